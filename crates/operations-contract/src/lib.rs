@@ -1,0 +1,1 @@
+//! The wire contract of sd-worker: operations, validation, events, errors.

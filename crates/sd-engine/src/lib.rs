@@ -1,0 +1,1 @@
+//! Request queue, generation engine, job registry and replayable events.

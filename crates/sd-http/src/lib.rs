@@ -1,0 +1,1 @@
+//! HTTP transport of sd-worker on hyper: routes, SSE, limits.

@@ -1,0 +1,1 @@
+//! Stable Diffusion pipelines as a stepper: schedulers, guidance, noise, text to image.

@@ -1,0 +1,1 @@
+//! CPU kernels for diffusion models behind safe functions.

@@ -1,0 +1,2 @@
+//! Maintenance tasks of the workspace.
+fn main() {}
