@@ -82,7 +82,8 @@ def write_tensors(path: Path, tensors):
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{path.name}: {name} is not finite")
-    save_file({name: tensors[name].detach().contiguous().clone() for name in sorted(tensors)}, str(path))
+    save_file({name: tensors[name].detach().contiguous().clone() for name in sorted(tensors)}, str(path),
+              metadata={"format": "pt"})
     path.chmod(0o644)
 
 

@@ -1,21 +1,30 @@
 """Makes the committed fixtures: tiny models, and what diffusers computes with them.
 
-    python tools/reference/make_fixtures.py --output fixtures [--only noise,schedulers]
+    python tools/reference/make_fixtures.py --output fixtures [--only noise,schedulers,sd15,sd21,sdxl]
 """
 
 import argparse
 import os
+import shutil
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", DIFFUSERS_VERBOSITY="error",
+                  HF_HUB_DISABLE_PROGRESS_BARS="1")
 
+import components
+import families
 import noise
 import schedulers
 from common import deterministic
 
-PARTS = ["noise", "schedulers"]
+PARTS = ["noise", "schedulers", *families.NAMES]
+
+
+def build_family(name, output):
+    folder = output / name
+    shutil.rmtree(folder, ignore_errors=True)
+    families.build(name, folder)
+    components.build(name, folder)
 
 
 def main():
@@ -34,8 +43,10 @@ def main():
         print(f"{part} ...", flush=True)
         if part == "noise":
             noise.build(arguments.output)
-        else:
+        elif part == "schedulers":
             schedulers.build(arguments.output)
+        else:
+            build_family(part, arguments.output)
 
 
 if __name__ == "__main__":
