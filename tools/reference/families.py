@@ -135,7 +135,7 @@ def save(pipe, name, folder, **options):
     # the configuration of the real model, word for word: what it leaves out must come from class defaults
     (folder / "scheduler" / "scheduler_config.json").write_text(
         json.dumps(samplers.CONFIGS[name], indent=2) + "\n", encoding="utf-8")
-    for path in folder.rglob("config.json"):
+    for path in [folder / "model_index.json", *folder.rglob("config.json")]:
         config = json.loads(path.read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -178,6 +178,6 @@ def same(a, b):
 def load(name, folder, dtype=torch.float32, **options):
     cls = StableDiffusionXLPipeline if name == "sdxl" else StableDiffusionPipeline
     more = {"add_watermarker": False} if name == "sdxl" else {"safety_checker": None}
-    pipe = cls.from_pretrained(folder, torch_dtype=dtype, local_files_only=True, **more, **options)
+    pipe = cls.from_pretrained(folder, dtype=dtype, local_files_only=True, **more, **options)
     pipe.set_progress_bar_config(disable=True)
     return pipe

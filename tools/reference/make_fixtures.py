@@ -14,6 +14,7 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", DIFFUSERS_
 import components
 import families
 import noise
+import runs
 import schedulers
 from common import deterministic
 
@@ -25,6 +26,7 @@ def build_family(name, output):
     shutil.rmtree(folder, ignore_errors=True)
     families.build(name, folder)
     components.build(name, folder)
+    runs.build(name, folder)
 
 
 def main():
