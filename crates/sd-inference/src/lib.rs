@@ -1,1 +1,37 @@
-//! Stable Diffusion pipelines as a stepper: schedulers, guidance, noise, text to image.
+//! Stable Diffusion pipelines to embed in any program: no queue, no runtime, no network.
+//!
+//! A [`Pipeline`] is a loaded model. [`Pipeline::begin`] turns a [`GenerationRequest`] into a [`Generation`], a value
+//! that is advanced step by step: progress, cancellation and deadlines are loops in the caller.
+//!
+//! ```no_run
+//! use sd_inference::{GenerationRequest, LoadOptions, ModelSource, Pipeline};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let pipeline = Pipeline::load(&ModelSource::folder("models/demo")?, &LoadOptions::default())?;
+//! let mut generation = pipeline.begin(&GenerationRequest::new("a red circle on green grass"))?;
+//! while let Some(step) = generation.step()? {
+//!     println!("{} of {}", step.index, step.total);
+//! }
+//! for (image, seed) in generation.finish()?.images {
+//!     image.save(format!("circle-{seed}.png"))?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The same seed gives the image that diffusers gives: [`rng`] draws torch's noise and [`schedulers`] follow its
+//! samplers, with the state of each run in a value of its own.
+
+mod error;
+mod generation;
+mod pipeline;
+mod request;
+pub mod rng;
+pub mod schedulers;
+
+pub use candle_core::{DType, Device};
+pub use error::{Error, Result};
+pub use generation::{Finished, Generation, Step, Timings};
+pub use pipeline::{LoadOptions, ModelDefaults, ModelSource, Pipeline, PipelineInfo, RandomModel};
+pub use request::GenerationRequest;
+pub use sd_models::{EmbeddedFile, ModelFiles};

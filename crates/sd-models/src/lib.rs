@@ -1,1 +1,30 @@
-//! Model families of Stable Diffusion on one layer module: CLIP, UNet, VAE and their files.
+//! Model families of Stable Diffusion: text encoders, UNet and VAE, read from diffusers folders.
+//!
+//! - [`ModelFiles`] is a folder on disk or compiled into the program; [`Weights`] are its named tensors.
+//! - [`clip`], [`unet`] and [`vae`] are the model definitions, driven entirely by the folder's `config.json`s.
+//! - [`nn`] holds the layers that they are written in; how a layer is computed is decided there and nowhere else.
+//!
+//! ```no_run
+//! use candle_core::{DType, Device};
+//! use sd_models::{ModelFiles, Weights, vae::AutoencoderKl};
+//!
+//! # fn main() -> sd_models::Result<()> {
+//! let files = ModelFiles::folder("models/demo")?;
+//! let weights = Weights::open(&files, "vae", "diffusion_pytorch_model", &Device::Cpu, DType::F32)?;
+//! let vae = AutoencoderKl::load(&weights, files.json("vae/config.json")?, "vae/config.json")?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod clip;
+mod error;
+mod files;
+pub mod nn;
+pub mod registry;
+pub mod unet;
+pub mod vae;
+mod weights;
+
+pub use error::{Error, Result};
+pub use files::{EmbeddedFile, FileBytes, ModelFiles};
+pub use weights::Weights;

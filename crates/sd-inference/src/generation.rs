@@ -1,0 +1,276 @@
+//! One request on its way to images: a value that is advanced step by step.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Tensor};
+use image::RgbImage;
+use sd_models::unet::AddedCondition;
+
+use crate::pipeline::{Parts, TextConditioning};
+use crate::rng::{BatchNoise, NoiseSource};
+use crate::schedulers::{Sampler, Scheduler, SchedulerOptions};
+use crate::{Error, GenerationRequest, Result};
+
+/// A generation in progress. Everything that belongs to it alone is in here: latents, sampler state, noise.
+///
+/// Two generations advanced in turn give the same bytes as one after the other.
+pub struct Generation {
+    parts: Arc<Parts>,
+    scheduler: Box<dyn Scheduler>,
+    noise: BatchNoise,
+    latents: Tensor,
+    condition: Condition,
+    guidance_scale: f64,
+    next: usize,
+    seed: u64,
+    width: usize,
+    height: usize,
+    notes: Vec<String>,
+    timings: Timings,
+}
+
+/// What the UNet is conditioned on: the negative half first, if there is guidance.
+struct Condition {
+    states: Tensor,
+    added: Option<AddedCondition>,
+    guided: bool,
+}
+
+/// A step that was taken.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// Which one it was, from 1.
+    pub index: usize,
+    /// How many there are.
+    pub total: usize,
+    /// The training timestep that it started from.
+    pub timestep: f64,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// How long the parts of a generation took.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Timings {
+    /// Encoding the prompts.
+    pub text_encode: Duration,
+    /// All steps together.
+    pub denoise: Duration,
+    /// Latents to pixels.
+    pub decode: Duration,
+}
+
+/// Finished images and how they came about.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// The images with the seed that gives each alone.
+    pub images: Vec<(RgbImage, u64)>,
+    /// How long the parts took.
+    pub timings: Timings,
+}
+
+impl Generation {
+    pub(crate) fn begin(parts: Arc<Parts>, request: &GenerationRequest) -> Result<Self> {
+        let info = &parts.info;
+        let width = checked_size("width", request.width.unwrap_or(info.default_width), info.size_multiple)?;
+        let height = checked_size("height", request.height.unwrap_or(info.default_height), info.size_multiple)?;
+        let guidance_scale = request.guidance_scale.unwrap_or(info.default_guidance_scale);
+        if !guidance_scale.is_finite() {
+            return Err(invalid("guidance_scale", guidance_scale, "a finite number"));
+        }
+        if request.num_images == 0 {
+            return Err(invalid("num_images", 0, "at least 1"));
+        }
+        let max_clip_skip = parts.text.max_clip_skip();
+        if request.clip_skip > max_clip_skip {
+            return Err(invalid("clip_skip", request.clip_skip, format!("at most {max_clip_skip} for this model")));
+        }
+        let scheduler = parts.scheduler.start(&SchedulerOptions {
+            steps: request.steps.unwrap_or(info.default_steps),
+            sampler: request.sampler,
+            schedule: request.schedule,
+            spacing: request.timestep_spacing,
+            eta: request.eta,
+        })?;
+
+        let start = Instant::now();
+        let guided = guidance_scale > 1.0;
+        let positive = parts.text.encode(&request.prompt, request.clip_skip)?;
+        let negative = match guided {
+            true => Some(parts.text.encode_negative(
+                request.negative_prompt.as_deref(),
+                &positive,
+                request.clip_skip,
+            )?),
+            false => None,
+        };
+        let notes = match positive.dropped_tokens {
+            0 => Vec::new(),
+            dropped => vec![format!("the prompt is too long for the text encoder: its last {dropped} tokens were ignored")],
+        };
+        let condition = Condition::new(&parts, &positive, negative.as_ref(), request.num_images, width, height)?;
+        parts.device.synchronize()?;
+        let timings = Timings { text_encode: start.elapsed(), ..Timings::default() };
+
+        let scale = parts.vae.config().scale_factor();
+        let channels = parts.vae.config().latent_channels;
+        let mut noise = BatchNoise::new(request.rng, request.seed, request.num_images);
+        let shape = [request.num_images, channels, height / scale, width / scale];
+        let latents = (noise.randn(&shape, &parts.device)? * scheduler.init_noise_sigma())?;
+        Ok(Self {
+            scheduler,
+            noise,
+            latents,
+            condition,
+            guidance_scale,
+            next: 0,
+            seed: request.seed,
+            width,
+            height,
+            notes,
+            timings,
+            parts,
+        })
+    }
+
+    /// Takes the next step, or says that there is none.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] when the numbers left their range; device errors.
+    pub fn step(&mut self) -> Result<Option<Step>> {
+        let total = self.total_steps();
+        if self.next == total {
+            return Ok(None);
+        }
+        let start = Instant::now();
+        let timestep = self.scheduler.timesteps()[self.next];
+        let input = self.scheduler.scale_model_input(&self.latents, self.next)?;
+        let prediction = self.predict(&input, timestep)?;
+        self.latents = self.scheduler.step(&prediction, self.next, &self.latents, &mut self.noise)?;
+        self.parts.device.synchronize()?;
+        self.next += 1;
+        let elapsed = start.elapsed();
+        self.timings.denoise += elapsed;
+        Ok(Some(Step { index: self.next, total, timestep, elapsed }))
+    }
+
+    /// The UNet's answer with classifier-free guidance, in one forward pass.
+    fn predict(&self, input: &Tensor, timestep: f64) -> Result<Tensor> {
+        let Condition { states, added, guided } = &self.condition;
+        if !guided {
+            let timesteps = vec![timestep; input.dim(0)?];
+            return Ok(self.parts.unet.forward(input, &timesteps, states, added.as_ref())?);
+        }
+        let both = Tensor::cat(&[input, input], 0)?;
+        let timesteps = vec![timestep; both.dim(0)?];
+        let output = self.parts.unet.forward(&both, &timesteps, states, added.as_ref())?.chunk(2, 0)?;
+        let direction = (&output[1] - &output[0])?;
+        Ok((&output[0] + (direction * self.guidance_scale)?)?)
+    }
+
+    /// Decodes the latents.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] when the numbers left their range; device errors.
+    pub fn finish(mut self) -> Result<Finished> {
+        let start = Instant::now();
+        let vae = &self.parts.vae;
+        let latents = vae.unscale(&self.latents)?;
+        let mut images = Vec::new();
+        for index in 0..latents.dim(0)? {
+            let pixels = vae.decode(&latents.narrow(0, index, 1)?)?;
+            images.push((to_image(&pixels)?, self.seed.wrapping_add(index as u64)));
+        }
+        self.timings.decode = start.elapsed();
+        Ok(Finished { images, timings: self.timings })
+    }
+
+    /// The current latents `(num_images, channels, height, width)`, f32.
+    pub fn latents(&self) -> &Tensor {
+        &self.latents
+    }
+
+    /// How many steps the whole generation has.
+    pub fn total_steps(&self) -> usize {
+        self.scheduler.steps()
+    }
+
+    /// How many have been taken.
+    pub fn steps_taken(&self) -> usize {
+        self.next
+    }
+
+    /// Width and height of the images in pixels.
+    pub fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+
+    /// The sampler in use.
+    pub fn sampler(&self) -> Sampler {
+        self.scheduler.sampler()
+    }
+
+    /// Things worth telling the user, such as a prompt that was cut.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+impl Condition {
+    fn new(
+        parts: &Parts,
+        positive: &TextConditioning,
+        negative: Option<&TextConditioning>,
+        images: usize,
+        width: usize,
+        height: usize,
+    ) -> Result<Self> {
+        let positive = positive.repeat(images, parts.dtype)?;
+        let (states, pooled) = match negative {
+            Some(negative) => {
+                let negative = negative.repeat(images, parts.dtype)?;
+                let pooled = match (&negative.pooled, &positive.pooled) {
+                    (Some(negative), Some(positive)) => Some(Tensor::cat(&[negative, positive], 0)?),
+                    _ => None,
+                };
+                (Tensor::cat(&[&negative.states, &positive.states], 0)?, pooled)
+            }
+            None => (positive.states, positive.pooled),
+        };
+        // Original size, crop corner, target size: the picture is whole and as large as it was asked for.
+        let (width, height) = (width as f64, height as f64);
+        let ids = [height, width, 0.0, 0.0, height, width];
+        let added = match pooled {
+            Some(text_embeds) => Some(AddedCondition { time_ids: vec![ids; text_embeds.dim(0)?], text_embeds }),
+            None => None,
+        };
+        Ok(Self { states, added, guided: negative.is_some() })
+    }
+}
+
+fn invalid(field: &'static str, value: impl ToString, limit: impl Into<String>) -> Error {
+    Error::InvalidRequest { field, value: value.to_string(), limit: limit.into() }
+}
+
+fn checked_size(field: &'static str, value: usize, multiple: usize) -> Result<usize> {
+    match value > 0 && value % multiple == 0 {
+        true => Ok(value),
+        false => Err(invalid(field, value, format!("a multiple of {multiple} pixels"))),
+    }
+}
+
+/// Pixels `(1, 3, height, width)` in -1..=1 as bytes, rounded as the reference's image processor does.
+fn to_image(pixels: &Tensor) -> Result<RgbImage> {
+    let (_, _, height, width) = pixels.dims4()?;
+    let pixels = pixels.squeeze(0)?.permute((1, 2, 0))?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    if pixels.iter().any(|value| !value.is_finite()) {
+        return Err(Error::NotFinite { stage: "the VAE".into() });
+    }
+    let bytes = pixels
+        .into_iter()
+        .map(|value| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8)
+        .collect();
+    RgbImage::from_raw(width as u32, height as u32, bytes)
+        .ok_or_else(|| Error::NotFinite { stage: "the picture's size".into() })
+}

@@ -1,0 +1,44 @@
+//! What a pipeline says of itself.
+
+use serde::Deserialize;
+
+/// A model's own choices, from the optional `sd-worker.json` in its folder.
+///
+/// The diffusers layout has no place for these; where the file is missing, the usual ones are taken.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelDefaults {
+    /// Denoising steps.
+    pub default_steps: Option<usize>,
+    /// Guidance scale.
+    pub default_guidance_scale: Option<f64>,
+    /// Width in pixels.
+    pub default_width: Option<usize>,
+    /// Height in pixels.
+    pub default_height: Option<usize>,
+}
+
+/// What a model is and can do.
+#[derive(Debug, Clone)]
+pub struct PipelineInfo {
+    /// `stable-diffusion` or `stable-diffusion-xl`.
+    pub family: &'static str,
+    /// The device, as `cpu`, `cuda:0` or `metal`.
+    pub device: String,
+    /// The number format of the weights, as `f32`, `bf16` or `f16`.
+    pub dtype: &'static str,
+    /// Width and height must be multiples of this many pixels.
+    pub size_multiple: usize,
+    /// Width in pixels where a request gives none.
+    pub default_width: usize,
+    /// Height in pixels where a request gives none.
+    pub default_height: usize,
+    /// Steps where a request gives none.
+    pub default_steps: usize,
+    /// Guidance scale where a request gives none.
+    pub default_guidance_scale: f64,
+    /// The sampler where a request gives none.
+    pub default_sampler: crate::schedulers::Sampler,
+    /// Things worth telling whoever loaded the model, such as a sampler that had to be replaced.
+    pub notes: Vec<String>,
+}

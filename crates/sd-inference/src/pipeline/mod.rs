@@ -1,0 +1,70 @@
+//! A loaded model, ready to make images.
+
+mod info;
+mod load;
+mod random;
+mod text;
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+use sd_models::unet::Unet2DConditionModel;
+use sd_models::vae::AutoencoderKl;
+
+pub use info::{ModelDefaults, PipelineInfo};
+pub use load::{LoadOptions, ModelSource};
+pub use random::RandomModel;
+pub(crate) use text::{TextConditioning, TextEncoders};
+
+use crate::generation::Generation;
+use crate::schedulers::SchedulerConfig;
+use crate::{GenerationRequest, Result};
+
+/// A Stable Diffusion model: text encoders, UNet, VAE and scheduler settings.
+///
+/// Cheap to clone and shared freely between threads; everything that belongs to one image lives in the
+/// [`Generation`] that [`Pipeline::begin`] returns.
+#[derive(Clone)]
+pub struct Pipeline {
+    parts: Arc<Parts>,
+}
+
+/// What all generations share.
+pub(crate) struct Parts {
+    pub(crate) text: TextEncoders,
+    pub(crate) unet: Unet2DConditionModel,
+    pub(crate) vae: AutoencoderKl,
+    pub(crate) scheduler: SchedulerConfig,
+    pub(crate) info: PipelineInfo,
+    pub(crate) device: Device,
+    pub(crate) dtype: DType,
+}
+
+impl Pipeline {
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) and [`Error::UnsupportedModel`](crate::Error::UnsupportedModel) when the
+    /// files are not a model that this crate can run; device errors.
+    pub fn load(source: &ModelSource, options: &LoadOptions) -> Result<Self> {
+        Ok(Self { parts: Arc::new(load::load(source, options)?) })
+    }
+
+    /// Encodes the prompts and prepares the noise; the images come out of stepping the result.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`](crate::Error::InvalidRequest) names the field that this model cannot do.
+    pub fn begin(&self, request: &GenerationRequest) -> Result<Generation> {
+        Generation::begin(Arc::clone(&self.parts), request)
+    }
+
+    /// What this model is and can do.
+    pub fn info(&self) -> &PipelineInfo {
+        &self.parts.info
+    }
+
+    /// The device that it computes on.
+    pub fn device(&self) -> &Device {
+        &self.parts.device
+    }
+}

@@ -1,0 +1,66 @@
+//! What a caller asks a pipeline for.
+
+use crate::rng::NoiseKind;
+use crate::schedulers::{Sampler, Schedule, TimestepSpacing};
+
+/// A text-to-image request. Whatever is `None` is the model's own choice.
+///
+/// ```
+/// use sd_inference::GenerationRequest;
+///
+/// let request = GenerationRequest { seed: 7, steps: Some(12), ..GenerationRequest::new("a red circle") };
+/// assert_eq!(request.num_images, 1);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerationRequest {
+    /// What the image should show.
+    pub prompt: String,
+    /// What it should not show. `None` is no text at all, which some models treat otherwise than an empty one.
+    pub negative_prompt: Option<String>,
+    /// Width in pixels, a multiple of [`PipelineInfo::size_multiple`](crate::PipelineInfo::size_multiple).
+    pub width: Option<usize>,
+    /// Height in pixels, likewise.
+    pub height: Option<usize>,
+    /// The number of denoising steps.
+    pub steps: Option<usize>,
+    /// How strongly the prompt pulls (Ho and Salimans, 2022); 1 and less turn guidance off.
+    pub guidance_scale: Option<f64>,
+    /// The seed of the first image; image `k` is the one that `seed + k` gives alone.
+    pub seed: u64,
+    /// The update rule.
+    pub sampler: Option<Sampler>,
+    /// The spread of noise levels.
+    pub schedule: Option<Schedule>,
+    /// The layout over training timesteps.
+    pub timestep_spacing: Option<TimestepSpacing>,
+    /// How much fresh noise `ddim` mixes in.
+    pub eta: Option<f64>,
+    /// How many images.
+    pub num_images: usize,
+    /// The generator of the noise.
+    pub rng: NoiseKind,
+    /// How many more of the text encoder's last layers to leave out.
+    pub clip_skip: usize,
+}
+
+impl GenerationRequest {
+    /// A request for one image of `prompt` with seed 0 and the model's own choices.
+    pub fn new(prompt: impl Into<String>) -> Self {
+        Self {
+            prompt: prompt.into(),
+            negative_prompt: None,
+            width: None,
+            height: None,
+            steps: None,
+            guidance_scale: None,
+            seed: 0,
+            sampler: None,
+            schedule: None,
+            timestep_spacing: None,
+            eta: None,
+            num_images: 1,
+            rng: NoiseKind::default(),
+            clip_skip: 0,
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! CLIP text encoders: the original CLIP-L and the OpenCLIP models behind SD 2.x and SDXL, and their tokenizer.
+
+mod config;
+mod model;
+mod tokenizer;
+
+pub use config::ClipTextConfig;
+pub use model::{ClipOutput, ClipTextModel};
+pub use tokenizer::ClipTokenizer;

@@ -1,0 +1,185 @@
+//! The text transformer (Radford et al., 2021); reference `transformers.CLIPTextModel`.
+
+use candle_core::{Device, Tensor};
+
+use super::ClipTextConfig;
+use crate::nn::{Activation, Embedding, LayerNorm, Linear, Mask, attention};
+use crate::{Error, Result, Weights};
+
+/// A CLIP text encoder.
+#[derive(Debug)]
+pub struct ClipTextModel {
+    token_embedding: Embedding,
+    position_embedding: Embedding,
+    layers: Vec<EncoderLayer>,
+    final_layer_norm: LayerNorm,
+    text_projection: Option<Linear>,
+    config: ClipTextConfig,
+    device: Device,
+}
+
+/// Everything a pipeline may take from the encoder.
+#[derive(Debug)]
+pub struct ClipOutput {
+    /// The embeddings, then the state after each layer: `num_hidden_layers + 1` tensors `(batch, length, hidden)`.
+    pub hidden_states: Vec<Tensor>,
+    /// The last state after the final layer norm.
+    pub last_hidden_state: Tensor,
+    /// The state at the end token, projected where the model has a projection: `(batch, projection_dim)`.
+    pub pooled: Tensor,
+}
+
+impl ClipTextModel {
+    /// Loads the encoder. `config_file` names the configuration in error messages.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedConfig`] for an unknown activation; otherwise as [`Weights::tensor`].
+    pub fn load(weights: &Weights, config: ClipTextConfig, config_file: &str) -> Result<Self> {
+        let activation =
+            Activation::from_name(&config.hidden_act).ok_or_else(|| Error::UnsupportedConfig {
+                file: config_file.into(),
+                field: "hidden_act".into(),
+                found: config.hidden_act.clone(),
+                supported: "quick_gelu, gelu, silu".into(),
+            })?;
+        // Some exporters leave the wrapping module's name away.
+        let text = match weights.contains("text_model.embeddings.token_embedding.weight") {
+            true => weights.child("text_model"),
+            false => weights.clone(),
+        };
+        let embeddings = text.child("embeddings");
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer| {
+                EncoderLayer::load(&text.child(format!("encoder.layers.{layer}")), &config, activation)
+            })
+            .collect::<Result<_>>()?;
+        let text_projection = match config.has_projection() {
+            true => Some(Linear::load_without_bias(
+                &weights.child("text_projection"),
+                config.hidden_size,
+                config.projection_dim,
+            )?),
+            false => None,
+        };
+        Ok(Self {
+            token_embedding: Embedding::load(
+                &embeddings.child("token_embedding"),
+                config.vocab_size,
+                config.hidden_size,
+            )?,
+            position_embedding: Embedding::load(
+                &embeddings.child("position_embedding"),
+                config.max_position_embeddings,
+                config.hidden_size,
+            )?,
+            layers,
+            final_layer_norm: LayerNorm::load(
+                &text.child("final_layer_norm"),
+                config.hidden_size,
+                config.layer_norm_eps,
+            )?,
+            text_projection,
+            config,
+            device: weights.device().clone(),
+        })
+    }
+
+    /// The configuration it was loaded with.
+    pub fn config(&self) -> &ClipTextConfig {
+        &self.config
+    }
+
+    /// The layer norm that ends the encoder, for pipelines that pick an earlier state.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn final_layer_norm(&self, state: &Tensor) -> Result<Tensor> {
+        self.final_layer_norm.forward(state)
+    }
+
+    /// Encodes token ids; all sequences have one length.
+    ///
+    /// # Errors
+    /// When an id is outside the vocabulary, a sequence is too long, or on device errors.
+    pub fn forward(&self, ids: &[Vec<u32>]) -> Result<ClipOutput> {
+        let length = ids.first().map_or(0, Vec::len);
+        let flat: Vec<u32> = ids.iter().flatten().copied().collect();
+        let tokens = Tensor::from_vec(flat, (ids.len(), length), &self.device)?;
+        let positions = self.position_embedding.first(length)?;
+        let mut state = self.token_embedding.forward(&tokens)?.broadcast_add(&positions)?;
+        let mut hidden_states = vec![state.clone()];
+        for layer in &self.layers {
+            state = layer.forward(&state)?;
+            hidden_states.push(state.clone());
+        }
+        let last_hidden_state = self.final_layer_norm.forward(&state)?;
+
+        let rows = ids
+            .iter()
+            .enumerate()
+            .map(|(row, ids)| last_hidden_state.get(row)?.get(self.pooled_position(ids)))
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let mut pooled = Tensor::stack(&rows, 0)?;
+        if let Some(projection) = &self.text_projection {
+            pooled = projection.forward(&pooled)?;
+        }
+        Ok(ClipOutput { hidden_states, last_hidden_state, pooled })
+    }
+
+    /// Where the sequence ends: at the first end token; for old configurations at the first of the largest id.
+    fn pooled_position(&self, ids: &[u32]) -> usize {
+        let wanted = match self.config.eos_token_id {
+            2 => ids.iter().copied().max().unwrap_or(0),
+            id => id,
+        };
+        ids.iter().position(|&id| id == wanted).unwrap_or(0)
+    }
+}
+
+#[derive(Debug)]
+struct EncoderLayer {
+    layer_norm1: LayerNorm,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    heads: usize,
+    layer_norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    activation: Activation,
+}
+
+impl EncoderLayer {
+    fn load(weights: &Weights, config: &ClipTextConfig, activation: Activation) -> Result<Self> {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let attention = weights.child("self_attn");
+        let project = |name: &str| Linear::load(&attention.child(name), width, width);
+        Ok(Self {
+            layer_norm1: LayerNorm::load(&weights.child("layer_norm1"), width, config.layer_norm_eps)?,
+            q_proj: project("q_proj")?,
+            k_proj: project("k_proj")?,
+            v_proj: project("v_proj")?,
+            out_proj: project("out_proj")?,
+            heads: config.num_attention_heads,
+            layer_norm2: LayerNorm::load(&weights.child("layer_norm2"), width, config.layer_norm_eps)?,
+            fc1: Linear::load(&weights.child("mlp.fc1"), width, inner)?,
+            fc2: Linear::load(&weights.child("mlp.fc2"), inner, width)?,
+            activation,
+        })
+    }
+
+    fn forward(&self, state: &Tensor) -> Result<Tensor> {
+        let normed = self.layer_norm1.forward(state)?;
+        let mixed = attention(
+            &self.q_proj.forward(&normed)?,
+            &self.k_proj.forward(&normed)?,
+            &self.v_proj.forward(&normed)?,
+            self.heads,
+            Mask::Causal,
+        )?;
+        let state = self.out_proj.forward_residual(&mixed, state)?;
+        let inner = self.fc1.forward_activated(&self.layer_norm2.forward(&state)?, self.activation)?;
+        self.fc2.forward_residual(&inner, &state)
+    }
+}

@@ -1,0 +1,11 @@
+//! The autoencoder between pixels and latents (Kingma and Welling, 2013; Esser et al., 2021); reference
+//! `diffusers.AutoencoderKL`.
+
+mod blocks;
+mod config;
+mod decoder;
+mod encoder;
+mod model;
+
+pub use config::VaeConfig;
+pub use model::{AutoencoderKl, LatentDistribution};

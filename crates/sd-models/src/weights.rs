@@ -1,0 +1,351 @@
+//! Named tensors of one model part: mapped safetensors files, or random numbers of the right shapes.
+//!
+//! A [`Weights`] is a scope (`unet`, then `unet.down_blocks.0`, ...) in such a set. Layers ask it for tensors by
+//! name and shape; a missing or misshapen one is an error that names file, key, expected and found shape.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+use crate::files::{FileBytes, ModelFiles};
+use crate::{Error, Result};
+
+/// A scope in the named tensors of one model part, with the device and dtype that its tensors are wanted in.
+#[derive(Clone)]
+pub struct Weights {
+    source: Arc<Source>,
+    prefix: String,
+    device: Device,
+    dtype: DType,
+}
+
+enum Source {
+    Files(Vec<TensorFile>, HashMap<String, Location>),
+    Random { seed: u64 },
+}
+
+struct TensorFile {
+    name: String,
+    bytes: FileBytes,
+}
+
+struct Location {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    start: usize,
+    end: usize,
+}
+
+/// The index file of a sharded checkpoint: tensor name to shard file.
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: HashMap<String, String>,
+}
+
+impl Weights {
+    /// Opens the weights in `folder` (such as `unet`) whose files are called `stem`
+    /// (`diffusion_pytorch_model` or `model`).
+    ///
+    /// Looks for `stem.safetensors`, its sharded form `stem.safetensors.index.json`, and both with the variant
+    /// `fp16`; the one without a variant wins.
+    ///
+    /// # Errors
+    /// [`Error::NotAModel`] when none is there, [`Error::BadFile`] when one is cut or has a bad header.
+    pub fn open(files: &ModelFiles, folder: &str, stem: &str, device: &Device, dtype: DType) -> Result<Self> {
+        let mut names: Vec<String> = Vec::new();
+        for candidate in [
+            format!("{folder}/{stem}.safetensors"),
+            format!("{folder}/{stem}.safetensors.index.json"),
+            format!("{folder}/{stem}.fp16.safetensors"),
+            format!("{folder}/{stem}.safetensors.index.fp16.json"),
+            format!("{folder}/{stem}.fp16.safetensors.index.json"),
+        ] {
+            if !files.contains(&candidate) {
+                continue;
+            }
+            if candidate.ends_with(".json") {
+                let index: ShardIndex = files.json(&candidate)?;
+                let mut shards: Vec<_> = index.weight_map.into_values().collect();
+                shards.sort();
+                shards.dedup();
+                if let Some(bad) = shards.iter().find(|s| s.contains(['/', '\\'])) {
+                    return Err(Error::BadFile {
+                        file: files.describe(&candidate),
+                        reason: format!("shard name `{bad}` leaves the folder"),
+                    });
+                }
+                names = shards.into_iter().map(|shard| format!("{folder}/{shard}")).collect();
+            } else {
+                names = vec![candidate];
+            }
+            break;
+        }
+        if names.is_empty() {
+            let pickle =
+                ["bin", "ckpt", "pt"].iter().any(|ext| files.contains(&format!("{folder}/{stem}.{ext}")));
+            return Err(Error::NotAModel {
+                path: files.describe(folder),
+                reason: if pickle {
+                    format!("{stem} is there only as a pickle, which can run code; convert it to safetensors")
+                } else {
+                    format!("no {stem}.safetensors (nor a sharded or fp16 one)")
+                },
+            });
+        }
+        let mut opened = Vec::new();
+        for name in names {
+            opened.push(TensorFile { bytes: files.bytes(&name)?, name: files.describe(&name) });
+        }
+        Self::from_files(opened, device, dtype)
+    }
+
+    fn from_files(files: Vec<TensorFile>, device: &Device, dtype: DType) -> Result<Self> {
+        let mut index = HashMap::new();
+        for (number, file) in files.iter().enumerate() {
+            let bytes = file.bytes.as_slice();
+            let bad = |reason: String| Error::BadFile { file: file.name.clone(), reason };
+            let (header, metadata) = SafeTensors::read_metadata(bytes)
+                .map_err(|error| bad(format!("not a readable safetensors file: {error}")))?;
+            let data = header + 8;
+            if data + metadata.data_len() != bytes.len() {
+                return Err(bad(format!(
+                    "cut or padded: the header describes {} bytes, the file has {}",
+                    data + metadata.data_len(),
+                    bytes.len()
+                )));
+            }
+            for (key, info) in metadata.tensors() {
+                let (start, end) = info.data_offsets;
+                index.insert(
+                    key,
+                    Location {
+                        file: number,
+                        dtype: info.dtype,
+                        shape: info.shape.clone(),
+                        start: data + start,
+                        end: data + end,
+                    },
+                );
+            }
+        }
+        Ok(Self {
+            source: Arc::new(Source::Files(files, index)),
+            prefix: String::new(),
+            device: device.clone(),
+            dtype,
+        })
+    }
+
+    /// Random weights of whatever shapes the layers ask for, for measuring speed and memory without a download.
+    ///
+    /// Matrices are scaled by their fan-in, norms are the identity, biases zero: activations stay near unit size.
+    pub fn random(seed: u64, device: &Device, dtype: DType) -> Self {
+        Self {
+            source: Arc::new(Source::Random { seed }),
+            prefix: String::new(),
+            device: device.clone(),
+            dtype,
+        }
+    }
+
+    /// The scope `name` inside this one.
+    pub fn child(&self, name: impl std::fmt::Display) -> Self {
+        let prefix =
+            if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) };
+        Self { prefix, ..self.clone() }
+    }
+
+    /// The same scope with tensors cast to `dtype`.
+    pub fn with_dtype(&self, dtype: DType) -> Self {
+        Self { dtype, ..self.clone() }
+    }
+
+    /// The device that tensors are placed on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The dtype that tensors are cast to.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Whether a tensor `name` exists in this scope. Random weights hold every name of the current layout.
+    pub fn contains(&self, name: &str) -> bool {
+        match &*self.source {
+            Source::Files(_, index) => index.contains_key(&self.key(name)),
+            Source::Random { .. } => true,
+        }
+    }
+
+    /// The tensor `name` with exactly this shape, on this scope's device and in its dtype.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::WrongShape`], [`Error::UnsupportedDtype`], or a device error.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let tensor = match self.stored(name, shape)? {
+            Stored::F16(bytes) => Tensor::from_vec(read_f16(bytes), shape, &Device::Cpu)?,
+            Stored::Bf16(bytes) => Tensor::from_vec(read_bf16(bytes), shape, &Device::Cpu)?,
+            Stored::F32(bytes) => Tensor::from_vec(read_f32(bytes), shape, &Device::Cpu)?,
+            Stored::Random(values) => Tensor::from_vec(values, shape, &Device::Cpu)?,
+        };
+        Ok(tensor.to_device(&self.device)?.to_dtype(self.dtype)?)
+    }
+
+    /// The values of tensor `name` as f32 in row-major order, whatever they are stored as.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        Ok(match self.stored(name, shape)? {
+            Stored::F16(bytes) => read_f16(bytes).into_par_iter().map(f32::from).collect(),
+            Stored::Bf16(bytes) => read_bf16(bytes).into_par_iter().map(f32::from).collect(),
+            Stored::F32(bytes) => read_f32(bytes),
+            Stored::Random(values) => values,
+        })
+    }
+
+    fn key(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+    }
+
+    fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
+        let key = self.key(name);
+        let (files, index) = match &*self.source {
+            Source::Files(files, index) => (files, index),
+            Source::Random { seed } => return Ok(Stored::Random(random_values(*seed, &key, shape))),
+        };
+        let Some(location) = index.get(&key) else {
+            let file = files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(Error::MissingTensor { file, key, expected: shape.to_vec() });
+        };
+        let file = &files[location.file];
+        if location.shape != shape {
+            return Err(Error::WrongShape {
+                file: file.name.clone(),
+                key,
+                expected: shape.to_vec(),
+                found: location.shape.clone(),
+            });
+        }
+        let bytes = &file.bytes.as_slice()[location.start..location.end];
+        match location.dtype {
+            Dtype::F32 => Ok(Stored::F32(bytes)),
+            Dtype::F16 => Ok(Stored::F16(bytes)),
+            Dtype::BF16 => Ok(Stored::Bf16(bytes)),
+            other => {
+                Err(Error::UnsupportedDtype { file: file.name.clone(), key, found: format!("{other:?}") })
+            }
+        }
+    }
+}
+
+/// The little-endian bytes of one stored tensor, or numbers made on the spot.
+enum Stored<'a> {
+    F32(&'a [u8]),
+    F16(&'a [u8]),
+    Bf16(&'a [u8]),
+    Random(Vec<f32>),
+}
+
+fn read_f32(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.par_iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+fn read_f16(bytes: &[u8]) -> Vec<half::f16> {
+    bytes.as_chunks::<2>().0.par_iter().map(|b| half::f16::from_le_bytes(*b)).collect()
+}
+
+fn read_bf16(bytes: &[u8]) -> Vec<half::bf16> {
+    bytes.as_chunks::<2>().0.par_iter().map(|b| half::bf16::from_le_bytes(*b)).collect()
+}
+
+/// Numbers that depend only on seed, name and position, so that every run and thread count makes the same model.
+fn random_values(seed: u64, key: &str, shape: &[usize]) -> Vec<f32> {
+    let count: usize = shape.iter().product();
+    if shape.len() < 2 {
+        let value = if key.ends_with("weight") { 1.0 } else { 0.0 };
+        return vec![value; count];
+    }
+    let fan_in: usize = shape[1..].iter().product();
+    // A uniform distribution on [-a, a] has the standard deviation a / sqrt(3).
+    let bound = (3.0 / fan_in as f32).sqrt();
+    let name = key.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let mut values = vec![0f32; count];
+    values.par_chunks_mut(1 << 16).enumerate().for_each(|(chunk, values)| {
+        let mut state = name.wrapping_add((chunk as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        for value in values {
+            // SplitMix64 (Steele, Lea and Flood, 2014).
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^= z >> 31;
+            let unit = (z >> 40) as f32 / (1u64 << 24) as f32;
+            *value = (2.0 * unit - 1.0) * bound;
+        }
+    });
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_weights_are_repeatable_and_differ_by_name() {
+        let a = random_values(1, "a.weight", &[8, 8]);
+        assert_eq!(a, random_values(1, "a.weight", &[8, 8]));
+        assert_ne!(a, random_values(1, "b.weight", &[8, 8]));
+        assert_ne!(a, random_values(2, "a.weight", &[8, 8]));
+        let variance = random_values(1, "c.weight", &[512, 512]).iter().map(|v| v * v).sum::<f32>() / 512.0;
+        assert!((variance - 1.0).abs() < 0.05, "fan-in scaling is off: {variance}");
+    }
+
+    fn save(folder: &std::path::Path, bytes: &[u8]) -> Result<Weights> {
+        std::fs::create_dir_all(folder.join("unet")).unwrap();
+        std::fs::write(folder.join("model_index.json"), "{}").unwrap();
+        std::fs::write(folder.join("unet/diffusion_pytorch_model.safetensors"), bytes).unwrap();
+        let files = ModelFiles::folder(folder)?;
+        Weights::open(&files, "unet", "diffusion_pytorch_model", &Device::Cpu, DType::F32)
+    }
+
+    fn one_tensor() -> Vec<u8> {
+        let data: Vec<u8> = [1f32, 2.0, 3.0, 4.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![2, 2], &data).unwrap();
+        safetensors::serialize([("block.weight", view)], None).unwrap()
+    }
+
+    #[test]
+    fn tensors_are_found_by_scope_and_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let weights = save(folder.path(), &one_tensor()).unwrap().child("block");
+        assert_eq!(weights.values("weight", &[2, 2]).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+
+        let error = weights.tensor("weight", &[4, 1]).unwrap_err().to_string();
+        assert!(
+            error.contains("block.weight") && error.contains("[2, 2]") && error.contains("[4, 1]"),
+            "{error}"
+        );
+        let error = weights.tensor("bias", &[2]).unwrap_err().to_string();
+        assert!(error.contains("block.bias") && error.contains("diffusion_pytorch_model"), "{error}");
+    }
+
+    #[test]
+    fn cut_files_are_refused_by_name_at_every_length() {
+        let whole = one_tensor();
+        for length in 0..whole.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let error =
+                save(folder.path(), &whole[..length]).err().expect("a cut file was accepted").to_string();
+            assert!(error.contains("diffusion_pytorch_model.safetensors"), "{error}");
+        }
+    }
+}
