@@ -1,0 +1,123 @@
+//! What a model can do: told to clients, and held against every request before a job exists.
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{OperationKind, PreviewMethod, RngKind, Sampler, Schedule};
+
+/// A field of the contract that not every model can serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Feature {
+    /// `loras`
+    Loras,
+    /// `control`
+    Control,
+    /// `tiling`
+    Tiling,
+    /// `clip_skip` above 0
+    ClipSkip,
+    /// `prompt_weighting`
+    PromptWeighting,
+    /// `negative_prompt`
+    NegativePrompt,
+    /// `mask_blur`
+    MaskBlur,
+    /// `padding_mask_crop`
+    PaddingMaskCrop,
+}
+
+/// A model and its limits, as `GET /v1/models` tells them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelCapabilities {
+    /// Its name in requests.
+    pub id: String,
+    /// Other names that mean it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// Its family: `sd15`, `sdxl`, ...
+    pub family: String,
+    /// What it can do.
+    pub operations: Vec<OperationKind>,
+    /// Width when the request names none.
+    pub default_width: u32,
+    /// Height when the request names none.
+    pub default_height: u32,
+    /// Shortest side.
+    pub min_side: u32,
+    /// Longest side.
+    pub max_side: u32,
+    /// Sides are multiples of it.
+    pub size_multiple: u32,
+    /// Images of one job at most.
+    pub max_images: u32,
+    /// Samplers that work.
+    pub samplers: Vec<Sampler>,
+    /// Sampler when the request names none.
+    pub default_sampler: Sampler,
+    /// Schedules that work.
+    pub schedules: Vec<Schedule>,
+    /// Schedule when the request names none.
+    pub default_schedule: Schedule,
+    /// Steps when the request names none.
+    pub default_steps: u32,
+    /// Guidance when the request names none.
+    pub default_guidance_scale: f64,
+    /// Noise sources that work.
+    pub rngs: Vec<RngKind>,
+    /// Ways to make previews; empty: none.
+    pub previews: Vec<PreviewMethod>,
+    /// Further fields that work.
+    pub features: Vec<Feature>,
+    /// Where it runs: `cpu`, `cuda:0`, ...
+    pub device: String,
+    /// The type of its numbers: `f32`, `bf16`, `f16`.
+    pub dtype: String,
+}
+
+impl ModelCapabilities {
+    /// A text-to-image model of the usual kind: 512 x 512, 20 steps, guidance 7.5, `euler` on `normal`, f32 on the CPU
+    /// and none of the [`Feature`]s. Made to be changed by struct update.
+    pub fn text_to_image(id: impl Into<String>, family: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            aliases: Vec::new(),
+            family: family.into(),
+            operations: vec![OperationKind::ImageGeneration],
+            default_width: 512,
+            default_height: 512,
+            min_side: 64,
+            max_side: 2048,
+            size_multiple: 8,
+            max_images: 8,
+            samplers: vec![Sampler::Euler],
+            default_sampler: Sampler::Euler,
+            schedules: vec![Schedule::Normal],
+            default_schedule: Schedule::Normal,
+            default_steps: 20,
+            default_guidance_scale: 7.5,
+            rngs: vec![RngKind::TorchCpu],
+            previews: Vec::new(),
+            features: vec![Feature::NegativePrompt],
+            device: "cpu".into(),
+            dtype: "f32".into(),
+        }
+    }
+
+    /// Whether a request's `model` means this one.
+    pub fn answers_to(&self, name: &str) -> bool {
+        self.id == name || self.aliases.iter().any(|alias| alias == name)
+    }
+
+    /// Whether a field works.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
+    }
+}
+
+/// The answer of `GET /v1/models`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelList {
+    /// The models that can serve now.
+    pub models: Vec<ModelCapabilities>,
+}

@@ -1,0 +1,235 @@
+//! The fields of the three operations.
+
+use serde::Serialize;
+
+use crate::image_data::ImageData;
+use crate::names::{ImageFormat, PreviewMethod, Priority, RngKind, Sampler, Schedule};
+
+/// The fields that every operation has. `None` means "as the model has it".
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Common {
+    /// Which model; absent: the worker's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What to draw.
+    pub prompt: String,
+    /// What to keep away from.
+    pub negative_prompt: String,
+    /// Width in pixels; absent: the model's own, or that of `init_image`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    /// Height in pixels; absent: the model's own, or that of `init_image`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    /// Denoising steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
+    /// Classifier-free guidance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance_scale: Option<f64>,
+    /// Seed of the first image; image k has `seed + k`. Absent: drawn, and reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// The solver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<Sampler>,
+    /// How noise levels are spread.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// How many images.
+    pub num_images: u32,
+    /// How many of the text encoder's last layers are left out.
+    pub clip_skip: u32,
+    /// Whether `(word:1.2)` weighs; absent: on, where the model can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_weighting: Option<bool>,
+    /// Where the noise comes from.
+    pub rng: RngKind,
+    /// Low-rank adapters to apply.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<Lora>,
+    /// Control images.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub control: Vec<Control>,
+    /// Whether the edges of the image meet.
+    #[serde(skip_serializing_if = "Tiling::is_off")]
+    pub tiling: Tiling,
+    /// Pictures on the way; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Preview>,
+    /// The files that come out.
+    pub output: Output,
+    /// Which waiting job goes first.
+    pub priority: Priority,
+    /// Milliseconds from acceptance after which the job is given up; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// Echoed, for a router above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hive_id: Option<String>,
+    /// Echoed, for a router above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker_id: Option<String>,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self {
+            model: None,
+            prompt: String::new(),
+            negative_prompt: String::new(),
+            width: None,
+            height: None,
+            steps: None,
+            guidance_scale: None,
+            seed: None,
+            sampler: None,
+            schedule: None,
+            num_images: 1,
+            clip_skip: 0,
+            prompt_weighting: None,
+            rng: RngKind::TorchCpu,
+            loras: Vec::new(),
+            control: Vec::new(),
+            tiling: Tiling::default(),
+            preview: None,
+            output: Output::default(),
+            priority: Priority::Normal,
+            deadline_ms: None,
+            hive_id: None,
+            worker_id: None,
+        }
+    }
+}
+
+/// `image_generation`: text to image.
+#[derive(Debug, Clone, PartialEq, Serialize, Default)]
+pub struct ImageGeneration {
+    /// The fields that every operation has.
+    #[serde(flatten)]
+    pub common: Common,
+}
+
+/// `image_transform`: image and text to image.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ImageTransform {
+    /// The fields that every operation has.
+    #[serde(flatten)]
+    pub common: Common,
+    /// The image to start from.
+    pub init_image: ImageData,
+    /// How much of it is redrawn: 0 nothing, 1 all.
+    pub strength: f64,
+}
+
+impl Default for ImageTransform {
+    fn default() -> Self {
+        Self { common: Common::default(), init_image: ImageData::default(), strength: 0.8 }
+    }
+}
+
+/// `image_inpaint`: repaints what is white in the mask.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ImageInpaint {
+    /// The fields that every operation has.
+    #[serde(flatten)]
+    pub common: Common,
+    /// The image to start from.
+    pub init_image: ImageData,
+    /// White is repainted, black is kept; as large as `init_image`.
+    pub mask_image: ImageData,
+    /// How much of the white part is redrawn: 0 nothing, 1 all.
+    pub strength: f64,
+    /// Radius in pixels by which the mask's edge is softened.
+    pub mask_blur: u32,
+    /// Works on the mask's bounding box with this margin, at full size; absent: on the whole image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub padding_mask_crop: Option<u32>,
+}
+
+impl Default for ImageInpaint {
+    fn default() -> Self {
+        Self {
+            common: Common::default(),
+            init_image: ImageData::default(),
+            mask_image: ImageData::default(),
+            strength: 1.0,
+            mask_blur: 0,
+            padding_mask_crop: None,
+        }
+    }
+}
+
+/// One low-rank adapter.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Lora {
+    /// Its name on the worker.
+    pub name: String,
+    /// Its weight.
+    pub scale: f64,
+}
+
+/// One control image.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Control {
+    /// Which control: `canny`, `depth`, ...
+    pub kind: String,
+    /// The control image.
+    pub image: ImageData,
+    /// Its weight.
+    pub strength: f64,
+    /// From which part of the run on it counts.
+    pub start: f64,
+    /// Until which part of the run it counts.
+    pub end: f64,
+}
+
+/// Which edges of the image meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+pub struct Tiling {
+    /// Left and right.
+    pub x: bool,
+    /// Top and bottom.
+    pub y: bool,
+}
+
+impl Tiling {
+    /// Whether neither direction tiles.
+    pub fn is_off(&self) -> bool {
+        !self.x && !self.y
+    }
+}
+
+/// Pictures on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Preview {
+    /// After every so many steps.
+    pub every: u32,
+    /// How it is made.
+    pub method: PreviewMethod,
+    /// Its longer side at most.
+    pub max_side: u32,
+}
+
+impl Default for Preview {
+    fn default() -> Self {
+        Self { every: 1, method: PreviewMethod::LatentRgb, max_side: 256 }
+    }
+}
+
+/// The files that come out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Output {
+    /// File format.
+    pub format: ImageFormat,
+    /// Quality of a lossy format.
+    pub quality: u32,
+    /// Whether the parameters are written into the file (PNG).
+    pub metadata: bool,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self { format: ImageFormat::Png, quality: 90, metadata: true }
+    }
+}

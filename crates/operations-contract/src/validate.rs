@@ -1,0 +1,113 @@
+//! The ranges of a typed operation, wherever it was made.
+
+use crate::bounds;
+use crate::error::FieldError;
+use crate::fields::Faults;
+use crate::image_data::ImageData;
+use crate::operation::Operation;
+use crate::request::{Common, Control, Lora};
+
+pub(crate) fn operation(operation: &Operation, faults: &mut Faults) {
+    common(operation.common(), faults);
+    match operation {
+        Operation::ImageGeneration(_) => {}
+        Operation::ImageTransform(request) => {
+            image("init_image", &request.init_image, faults);
+            faults.number("strength", request.strength, bounds::STRENGTH);
+        }
+        Operation::ImageInpaint(request) => {
+            image("init_image", &request.init_image, faults);
+            image("mask_image", &request.mask_image, faults);
+            faults.number("strength", request.strength, bounds::STRENGTH);
+            faults.whole("mask_blur", request.mask_blur.into(), bounds::MASK_BLUR);
+            if let Some(padding) = request.padding_mask_crop {
+                faults.whole("padding_mask_crop", padding.into(), bounds::PADDING_MASK_CROP);
+            }
+        }
+    }
+}
+
+fn common(common: &Common, faults: &mut Faults) {
+    filled("prompt", &common.prompt, faults);
+    faults.text("prompt", &common.prompt, bounds::MAX_PROMPT_CHARS);
+    faults.text("negative_prompt", &common.negative_prompt, bounds::MAX_PROMPT_CHARS);
+    for (field, value) in
+        [("model", &common.model), ("hive_id", &common.hive_id), ("worker_id", &common.worker_id)]
+    {
+        if let Some(value) = value {
+            name(field, value, faults);
+        }
+    }
+    let optional = [
+        ("width", common.width, bounds::SIDE),
+        ("height", common.height, bounds::SIDE),
+        ("steps", common.steps, bounds::STEPS),
+    ];
+    for (field, value, range) in optional {
+        if let Some(value) = value {
+            faults.whole(field, value.into(), range);
+        }
+    }
+    if let Some(scale) = common.guidance_scale {
+        faults.number("guidance_scale", scale, bounds::GUIDANCE_SCALE);
+    }
+    faults.whole("num_images", common.num_images.into(), bounds::NUM_IMAGES);
+    faults.whole("clip_skip", common.clip_skip.into(), bounds::CLIP_SKIP);
+    count("loras", common.loras.len(), bounds::MAX_LORAS, faults);
+    for (index, entry) in common.loras.iter().enumerate() {
+        lora(&format!("loras[{index}]"), entry, faults);
+    }
+    count("control", common.control.len(), bounds::MAX_CONTROLS, faults);
+    for (index, entry) in common.control.iter().enumerate() {
+        control(&format!("control[{index}]"), entry, faults);
+    }
+    if let Some(preview) = common.preview {
+        faults.whole("preview.every", preview.every.into(), bounds::PREVIEW_EVERY);
+        faults.whole("preview.max_side", preview.max_side.into(), bounds::PREVIEW_MAX_SIDE);
+    }
+    faults.whole("output.quality", common.output.quality.into(), bounds::QUALITY);
+    if let Some(deadline) = common.deadline_ms {
+        faults.whole("deadline_ms", deadline, bounds::DEADLINE_MS);
+    }
+}
+
+fn lora(path: &str, lora: &Lora, faults: &mut Faults) {
+    name(&format!("{path}.name"), &lora.name, faults);
+    faults.number(&format!("{path}.scale"), lora.scale, bounds::LORA_SCALE);
+}
+
+fn control(path: &str, control: &Control, faults: &mut Faults) {
+    name(&format!("{path}.kind"), &control.kind, faults);
+    image(&format!("{path}.image"), &control.image, faults);
+    faults.number(&format!("{path}.strength"), control.strength, bounds::CONTROL_STRENGTH);
+    faults.number(&format!("{path}.start"), control.start, bounds::CONTROL_SPAN);
+    faults.number(&format!("{path}.end"), control.end, bounds::CONTROL_SPAN);
+    if control.start >= control.end {
+        let message = format!("{} is not after start, {}", control.end, control.start);
+        faults.push(FieldError::new(format!("{path}.end"), message).with_value(control.end));
+    }
+}
+
+fn filled(field: &str, value: &str, faults: &mut Faults) {
+    if value.trim().is_empty() {
+        faults.push(FieldError::new(field, "is empty").with_value(value));
+    }
+}
+
+fn name(field: &str, value: &str, faults: &mut Faults) {
+    filled(field, value, faults);
+    faults.text(field, value, bounds::MAX_NAME_CHARS);
+}
+
+fn image(field: &str, image: &ImageData, faults: &mut Faults) {
+    if image.is_empty() {
+        faults.push(FieldError::new(field, "is empty"));
+    }
+}
+
+fn count(field: &str, count: usize, max: usize, faults: &mut Faults) {
+    if count > max {
+        let message = format!("has {count} entries; at most {max} are allowed");
+        faults.push(FieldError::new(field, message).with_limit(max));
+    }
+}

@@ -1,0 +1,127 @@
+//! The seam under the engine: what it needs of a loaded model.
+
+use operations_contract::{ErrorCode, ModelCapabilities};
+
+use crate::picture::Picture;
+use crate::task::GenerationTask;
+
+/// A loaded model, moved to the engine's thread and used there alone.
+///
+/// The engine takes up to [`max_active`](Self::max_active) generations in and calls [`advance`](Self::advance) with
+/// all of them, again and again; each leaves when it has no more steps. A generator that can run several in one
+/// forward pass overrides these two; for all others their defaults advance one generation by one step.
+///
+/// A panic in any method ends the jobs that it was called for and no others.
+pub trait Generator: Send + 'static {
+    /// A generation under way.
+    type Active: ActiveGeneration;
+
+    /// What the model can do. Requests are checked against this before they become jobs.
+    fn capabilities(&self) -> ModelCapabilities;
+
+    /// Encodes the prompts, prepares noise and conditioning.
+    fn begin(&mut self, task: GenerationTask) -> Result<Self::Active, GeneratorError>;
+
+    /// How many generations are advanced together: asked once, when the engine starts.
+    fn max_active(&self) -> usize {
+        1
+    }
+
+    /// Advances each of `active` by one step. The answer has one result for each, in the same order.
+    fn advance(&mut self, active: &mut [&mut Self::Active]) -> Vec<StepResult> {
+        active.iter_mut().map(|generation| generation.step()).collect()
+    }
+}
+
+/// What became of one step; `None`: there was none left to do.
+pub type StepResult = Result<Option<StepReport>, GeneratorError>;
+
+/// A generation under way. It stays on the engine's thread.
+pub trait ActiveGeneration {
+    /// Does one denoising step. `None`: all are done.
+    fn step(&mut self) -> StepResult;
+
+    /// Decodes the images.
+    fn finish(self) -> Result<GeneratedImages, GeneratorError>;
+}
+
+/// A step is done.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct StepReport {
+    /// Steps done.
+    pub step: u32,
+    /// Steps to do in all: less than the task's where a strength shortens the run.
+    pub total_steps: u32,
+    /// A picture on the way, where the task asks for one after this step. The engine scales it down.
+    pub preview: Option<Picture>,
+    /// What a client should know, such as a step that was repeated in f32.
+    pub warnings: Vec<String>,
+}
+
+impl StepReport {
+    /// A step without a preview.
+    pub fn new(step: u32, total_steps: u32) -> Self {
+        Self { step, total_steps, preview: None, warnings: Vec::new() }
+    }
+}
+
+/// What comes out.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct GeneratedImages {
+    /// Image k has the task's seed + k.
+    pub images: Vec<Picture>,
+    /// Where the time went.
+    pub timings: GenerationTimings,
+    /// What a client should know.
+    pub warnings: Vec<String>,
+}
+
+impl GeneratedImages {
+    /// Images, without timings.
+    pub fn new(images: Vec<Picture>) -> Self {
+        Self { images, timings: GenerationTimings::default(), warnings: Vec::new() }
+    }
+}
+
+/// Where the time of a generation went, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GenerationTimings {
+    /// Encoding the prompts.
+    pub text_encode_ms: u64,
+    /// Denoising, all steps.
+    pub denoise_ms: u64,
+    /// Decoding the latents.
+    pub decode_ms: u64,
+}
+
+/// Why a generation ended without images.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GeneratorError {
+    /// The model cannot do this, and found out only now.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The device's memory did not suffice.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl GeneratorError {
+    /// Wraps whatever a backend complains about.
+    pub fn failed(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Failed(source.into())
+    }
+
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unsupported(_) => ErrorCode::UnsupportedOperation,
+            Self::OutOfMemory(_) => ErrorCode::OutOfMemory,
+            Self::Failed(_) => ErrorCode::InferenceFailed,
+        }
+    }
+}

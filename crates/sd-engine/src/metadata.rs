@@ -1,0 +1,98 @@
+//! What a PNG tells about itself: the line that other front ends read, and the request that makes it again.
+
+use operations_contract::{Operation, Sampler, Schedule};
+
+/// The text chunk that A1111 and its kin read.
+pub const PARAMETERS_KEY: &str = "parameters";
+/// The text chunk with the request as JSON.
+pub const JSON_KEY: &str = "sd-worker";
+
+/// The texts of one image. `operation` has every value filled in; `seed` is the image's own.
+pub(crate) fn texts(
+    operation: &Operation,
+    parameters: &serde_json::Value,
+    seed: u64,
+) -> [(&'static str, String); 2] {
+    [(PARAMETERS_KEY, parameters_line(operation, seed)), (JSON_KEY, request(parameters, seed).to_string())]
+}
+
+/// Image k of a batch is the image that its own seed gives alone: that request is told.
+fn request(parameters: &serde_json::Value, seed: u64) -> serde_json::Value {
+    let mut request = parameters.clone();
+    request["seed"] = seed.into();
+    request["num_images"] = 1.into();
+    request
+}
+
+fn parameters_line(operation: &Operation, seed: u64) -> String {
+    let common = operation.common();
+    let mut text = common.prompt.clone();
+    if !common.negative_prompt.is_empty() {
+        text += &format!("\nNegative prompt: {}", common.negative_prompt);
+    }
+    let mut pairs = Vec::new();
+    let mut pair = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            pairs.push(format!("{key}: {value}"));
+        }
+    };
+    pair("Steps", common.steps.map(|steps| steps.to_string()));
+    pair("Sampler", common.sampler.map(|sampler| sampler_label(sampler).to_owned()));
+    pair("Schedule type", common.schedule.map(|schedule| schedule_label(schedule).to_owned()));
+    pair("CFG scale", common.guidance_scale.map(|scale| scale.to_string()));
+    pair("Seed", Some(seed.to_string()));
+    pair("Size", common.width.zip(common.height).map(|(width, height)| format!("{width}x{height}")));
+    pair("Model", common.model.clone());
+    pair("Denoising strength", strength(operation).map(|strength| strength.to_string()));
+    pair("Clip skip", Some(common.clip_skip).filter(|skip| *skip > 0).map(|skip| (skip + 1).to_string()));
+    pair("Version", Some(concat!("sd-worker ", env!("CARGO_PKG_VERSION")).to_owned()));
+    text + "\n" + &pairs.join(", ")
+}
+
+fn strength(operation: &Operation) -> Option<f64> {
+    match operation {
+        Operation::ImageGeneration(_) => None,
+        Operation::ImageTransform(request) => Some(request.strength),
+        Operation::ImageInpaint(request) => Some(request.strength),
+    }
+}
+
+/// The names that front ends show, and recognise when they read a file back.
+fn sampler_label(sampler: Sampler) -> &'static str {
+    match sampler {
+        Sampler::Ddim => "DDIM",
+        Sampler::Ddpm => "DDPM",
+        Sampler::Pndm => "PLMS",
+        Sampler::Euler => "Euler",
+        Sampler::EulerA => "Euler a",
+        Sampler::Heun => "Heun",
+        Sampler::Dpm2 => "DPM2",
+        Sampler::Dpm2A => "DPM2 a",
+        Sampler::Lms => "LMS",
+        Sampler::Dpmpp2m => "DPM++ 2M",
+        Sampler::Dpmpp2mSde => "DPM++ 2M SDE",
+        Sampler::DpmppSde => "DPM++ SDE",
+        Sampler::Dpmpp2sA => "DPM++ 2S a",
+        Sampler::Dpmpp3mSde => "DPM++ 3M SDE",
+        Sampler::Unipc => "UniPC",
+        Sampler::Deis => "DEIS",
+        Sampler::Lcm => "LCM",
+        Sampler::Tcd => "TCD",
+        // Front ends have no labels of their own for the flow samplers.
+        other => other.as_str(),
+    }
+}
+
+fn schedule_label(schedule: Schedule) -> &'static str {
+    match schedule {
+        Schedule::Normal => "Automatic",
+        Schedule::Karras => "Karras",
+        Schedule::Exponential => "Exponential",
+        Schedule::Beta => "Beta",
+        Schedule::SgmUniform => "SGM Uniform",
+        Schedule::Simple => "Simple",
+        Schedule::DdimUniform => "DDIM",
+        Schedule::AlignYourSteps => "Align Your Steps",
+        other => other.as_str(),
+    }
+}

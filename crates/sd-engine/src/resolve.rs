@@ -1,0 +1,252 @@
+//! From an operation to a task: what the model can do, and what it does when the request leaves something open.
+
+use operations_contract::{Common, Feature, FieldError, ImageData, ModelCapabilities, Operation};
+use serde_json::Value;
+
+use crate::images;
+use crate::picture::Picture;
+use crate::task::{ControlTask, GenerationTask, Source};
+
+/// What the model has against an operation.
+#[derive(Debug, Default)]
+pub(crate) struct Objections {
+    /// Values that could be others: the client's mistake.
+    pub(crate) faults: Vec<FieldError>,
+    /// What the model cannot do at all.
+    pub(crate) unsupported: Vec<FieldError>,
+}
+
+/// Everything that is decided about an accepted operation.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) task: GenerationTask,
+    /// The operation with every value filled in, without its images.
+    pub(crate) operation: Operation,
+    /// The same as JSON; images are told by their size.
+    pub(crate) parameters: Value,
+    /// What the client should know.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Holds an operation against the model, without looking into its images.
+pub(crate) fn objections(operation: &Operation, model: &ModelCapabilities) -> Objections {
+    let mut objections = Objections::default();
+    let common = operation.common();
+    for (field, side) in [("width", common.width), ("height", common.height)] {
+        let Some(side) = side else { continue };
+        let limit = format!("{}..={}", model.min_side, model.max_side);
+        if !(model.min_side..=model.max_side).contains(&side) {
+            let message = format!("{side} is outside {limit}, the sizes of model `{}`", model.id);
+            objections.faults.push(FieldError::new(field, message).with_value(side).with_limit(limit));
+        } else if side % model.size_multiple != 0 {
+            let message = format!("{side} is no multiple of {}", model.size_multiple);
+            let limit = format!("a multiple of {} in {limit}", model.size_multiple);
+            objections.faults.push(FieldError::new(field, message).with_value(side).with_limit(limit));
+        }
+    }
+    if common.num_images > model.max_images {
+        let limit = format!("1..={}", model.max_images);
+        let message = format!("{} is outside {limit}, the limit of model `{}`", common.num_images, model.id);
+        let fault = FieldError::new("num_images", message).with_value(common.num_images);
+        objections.faults.push(fault.with_limit(limit));
+    }
+
+    let unsupported = &mut objections.unsupported;
+    named(unsupported, model, "operation", Some(operation.kind()), &model.operations);
+    named(unsupported, model, "sampler", common.sampler, &model.samplers);
+    named(unsupported, model, "schedule", common.schedule, &model.schedules);
+    named(unsupported, model, "rng", Some(common.rng), &model.rngs);
+    named(unsupported, model, "preview.method", common.preview.map(|p| p.method), &model.previews);
+    let mut needs = vec![
+        ("loras", !common.loras.is_empty(), Feature::Loras),
+        ("control", !common.control.is_empty(), Feature::Control),
+        ("tiling", !common.tiling.is_off(), Feature::Tiling),
+        ("clip_skip", common.clip_skip > 0, Feature::ClipSkip),
+        ("prompt_weighting", common.prompt_weighting == Some(true), Feature::PromptWeighting),
+        ("negative_prompt", !common.negative_prompt.is_empty(), Feature::NegativePrompt),
+    ];
+    if let Operation::ImageInpaint(request) = operation {
+        needs.push(("mask_blur", request.mask_blur > 0, Feature::MaskBlur));
+        needs.push(("padding_mask_crop", request.padding_mask_crop.is_some(), Feature::PaddingMaskCrop));
+    }
+    for (field, wanted, feature) in needs {
+        if wanted && !model.has(feature) {
+            unsupported.push(FieldError::new(field, format!("is beyond model `{}`", model.id)));
+        }
+    }
+    objections
+}
+
+fn named<T: Copy + PartialEq + std::fmt::Display>(
+    unsupported: &mut Vec<FieldError>,
+    model: &ModelCapabilities,
+    field: &str,
+    wanted: Option<T>,
+    works: &[T],
+) {
+    let Some(wanted) = wanted.filter(|wanted| !works.contains(wanted)) else { return };
+    let works = works.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let message = match works.as_str() {
+        "" => format!("`{wanted}` is beyond model `{}`, which has none", model.id),
+        works => format!("`{wanted}` is beyond model `{}`, which has {works}", model.id),
+    };
+    unsupported.push(FieldError::new(field, message).with_value(wanted.to_string()).with_limit(works));
+}
+
+/// Fills in what is open and decodes the images. The operation is valid and the model has no objections.
+pub(crate) fn resolve(
+    mut operation: Operation,
+    model: &ModelCapabilities,
+    draw_seed: impl FnOnce() -> u64,
+) -> Result<Resolved, Vec<FieldError>> {
+    let mut inputs = Inputs::default();
+    let source = inputs.source(&mut operation);
+    let control = inputs.control(operation.common_mut());
+    if !inputs.faults.is_empty() {
+        return Err(inputs.faults);
+    }
+
+    let mut notes = Vec::new();
+    let (own_width, own_height) = match &source {
+        Source::Noise => (model.default_width, model.default_height),
+        Source::Image { image, .. } | Source::Inpaint { image, .. } => {
+            fitting_size(image, operation.common(), model, &mut notes)
+        }
+    };
+    let common = operation.common_mut();
+    let task = GenerationTask {
+        model: model.id.clone(),
+        prompt: common.prompt.clone(),
+        negative_prompt: common.negative_prompt.clone(),
+        width: *common.width.get_or_insert(own_width),
+        height: *common.height.get_or_insert(own_height),
+        steps: *common.steps.get_or_insert(model.default_steps),
+        guidance_scale: *common.guidance_scale.get_or_insert(model.default_guidance_scale),
+        seed: *common.seed.get_or_insert_with(draw_seed),
+        sampler: *common.sampler.get_or_insert(model.default_sampler),
+        schedule: *common.schedule.get_or_insert(model.default_schedule),
+        num_images: common.num_images,
+        clip_skip: common.clip_skip,
+        prompt_weighting: *common.prompt_weighting.get_or_insert(model.has(Feature::PromptWeighting)),
+        rng: common.rng,
+        loras: common.loras.clone(),
+        control,
+        tiling: common.tiling,
+        preview: common.preview,
+        source,
+    };
+    common.model = Some(model.id.clone());
+    let parameters = inputs.describe(&operation);
+    Ok(Resolved { task, operation, parameters, notes })
+}
+
+/// The size of a result that follows its input image: as large as it, within the model's limits, snapped down.
+fn fitting_size(
+    image: &Picture,
+    common: &Common,
+    model: &ModelCapabilities,
+    notes: &mut Vec<String>,
+) -> (u32, u32) {
+    let (width, height) = (image.width(), image.height());
+    let longest = width.max(height).max(1);
+    let scale = (f64::from(model.max_side) / f64::from(longest)).min(1.0);
+    let multiple = model.size_multiple.max(1);
+    let snap = |side: u32| {
+        let scaled = (f64::from(side) * scale).round() as u32;
+        (scaled / multiple * multiple).max(model.min_side.next_multiple_of(multiple))
+    };
+    let fitting = (snap(width), snap(height));
+    let wanted = (common.width.unwrap_or(fitting.0), common.height.unwrap_or(fitting.1));
+    if wanted != (width, height) {
+        notes.push(format!(
+            "the image has {width} x {height} pixels; the result has {} x {}",
+            wanted.0, wanted.1
+        ));
+    }
+    fitting
+}
+
+/// The images of an operation on their way out of it.
+#[derive(Debug, Default)]
+struct Inputs {
+    faults: Vec<FieldError>,
+    /// Path and description of each.
+    seen: Vec<(String, String)>,
+}
+
+impl Inputs {
+    fn source(&mut self, operation: &mut Operation) -> Source {
+        match operation {
+            Operation::ImageGeneration(_) => Source::Noise,
+            Operation::ImageTransform(request) => {
+                match self.take("init_image", &mut request.init_image, images::picture) {
+                    Some(image) => Source::Image { image, strength: request.strength },
+                    None => Source::Noise,
+                }
+            }
+            Operation::ImageInpaint(request) => {
+                let image = self.take("init_image", &mut request.init_image, images::picture);
+                let mask = self.take("mask_image", &mut request.mask_image, images::mask);
+                let (Some(image), Some(mask)) = (image, mask) else { return Source::Noise };
+                let (size, mask_size) = ((image.width(), image.height()), (mask.width(), mask.height()));
+                if size != mask_size {
+                    self.faults.push(FieldError::new(
+                        "mask_image",
+                        format!(
+                            "has {} x {} pixels, init_image {} x {}: they must be equally large",
+                            mask_size.0, mask_size.1, size.0, size.1
+                        ),
+                    ));
+                }
+                Source::Inpaint {
+                    image,
+                    mask,
+                    strength: request.strength,
+                    mask_blur: request.mask_blur,
+                    padding_mask_crop: request.padding_mask_crop,
+                }
+            }
+        }
+    }
+
+    fn control(&mut self, common: &mut Common) -> Vec<ControlTask> {
+        let mut tasks = Vec::new();
+        for (index, control) in common.control.iter_mut().enumerate() {
+            let path = format!("control[{index}].image");
+            if let Some(image) = self.take(&path, &mut control.image, images::picture) {
+                tasks.push(ControlTask {
+                    kind: control.kind.clone(),
+                    image,
+                    strength: control.strength,
+                    start: control.start,
+                    end: control.end,
+                });
+            }
+        }
+        tasks
+    }
+
+    /// Takes the bytes out of the operation: the registry remembers the request, and should not weigh its images.
+    fn take<T>(
+        &mut self,
+        path: &str,
+        data: &mut ImageData,
+        decode: fn(&ImageData) -> Result<T, String>,
+    ) -> Option<T> {
+        let data = std::mem::take(data);
+        self.seen.push((path.to_owned(), format!("{} bytes", data.len())));
+        decode(&data).map_err(|message| self.faults.push(FieldError::new(path, message))).ok()
+    }
+
+    fn describe(&self, operation: &Operation) -> Value {
+        // An operation is a plain object of texts and numbers: it always serializes.
+        let mut value = serde_json::to_value(operation).unwrap_or_default();
+        for (path, description) in &self.seen {
+            let pointer = format!("/{}", path.replace('[', "/").replace("].", "/"));
+            if let Some(place) = value.pointer_mut(&pointer) {
+                *place = Value::String(description.clone());
+            }
+        }
+        value
+    }
+}

@@ -1,0 +1,230 @@
+//! The one front door: every way in goes through it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use operations_contract::{
+    FieldError, JobEvent, JobId, JobState, JobView, ModelCapabilities, NarrationLevel, Operation,
+    ParsedOperation,
+};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::board::{ModelBoard, ModelStatus};
+use crate::job::{JobSink, JobUpdates, StoredImage, unix_ms};
+use crate::queue::{JobRequest, RequestQueue};
+use crate::registry::JobRegistry;
+use crate::resolve::{self, Resolved};
+use crate::running::Described;
+use crate::submit::{Accepted, SubmitError};
+
+/// Takes operations in, and tells what became of them. Cloning shares it; nothing in it blocks on the engine.
+#[derive(Debug, Clone)]
+pub struct JobRouter {
+    queue: RequestQueue,
+    registry: JobRegistry,
+    models: ModelBoard,
+    closed: Arc<AtomicBool>,
+}
+
+/// Why a job was not cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CancelError {
+    /// There is none, or no more.
+    #[error("there is no such job")]
+    NotFound,
+    /// It is over.
+    #[error("the job is already over")]
+    AlreadyOver,
+}
+
+impl JobRouter {
+    /// Takes the sending end of the queue, the registry, and the board on which the engine posts.
+    pub fn new(queue: RequestQueue, registry: JobRegistry, models: ModelBoard) -> Self {
+        Self { queue, registry, models, closed: Arc::default() }
+    }
+
+    /// Submits an operation.
+    ///
+    /// Decoding large input images takes a while: async code should call it on a blocking thread.
+    pub fn submit(&self, operation: Operation) -> Result<Accepted, SubmitError> {
+        let faults = operation.validate().err().map(|invalid| invalid.into_fields()).unwrap_or_default();
+        self.admit(ParsedOperation { operation: Some(operation), faults })
+    }
+
+    /// Submits an operation as it came over the wire. All that is wrong with it is told at once, what the contract
+    /// has against it as well as what the model has.
+    pub fn submit_json(&self, value: &Value) -> Result<Accepted, SubmitError> {
+        self.admit(Operation::parse(value))
+    }
+
+    /// The story of a job, from the event after `after` on (0: from the beginning).
+    pub fn subscribe(&self, id: &JobId, after: u64) -> Option<JobUpdates> {
+        Some(JobUpdates::new(self.registry.find(id.as_str())?, after))
+    }
+
+    /// One job.
+    pub fn job(&self, id: &JobId) -> Option<JobView> {
+        Some(self.registry.find(id.as_str())?.view())
+    }
+
+    /// All jobs that are remembered, the oldest first.
+    pub fn jobs(&self) -> Vec<JobView> {
+        self.registry.all().iter().map(|job| job.view()).collect()
+    }
+
+    /// One image of a finished job, counted from 0.
+    pub fn image(&self, id: &JobId, index: usize) -> Option<StoredImage> {
+        self.registry.find(id.as_str())?.image(index)
+    }
+
+    /// Cancels a job: a waiting one at once, a running one before its next step. Gives the state that it has now.
+    pub fn cancel(&self, id: &JobId) -> Result<JobState, CancelError> {
+        let job = self.registry.find(id.as_str()).ok_or(CancelError::NotFound)?;
+        job.cancel().ok_or(CancelError::AlreadyOver)
+    }
+
+    /// Refuses what is new from now on. What runs is finished, what waits ends with `shutting_down`, and then the
+    /// engine stops.
+    pub fn shutdown(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.queue.stop();
+    }
+
+    /// Whether [`shutdown`](Self::shutdown) was called.
+    pub fn is_shutting_down(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// What the model is up to.
+    pub fn model_status(&self) -> ModelStatus {
+        self.models.status()
+    }
+
+    /// `Ok` when a job would be taken now, save for a full queue; otherwise why not.
+    pub fn readiness(&self) -> Result<Arc<ModelCapabilities>, SubmitError> {
+        if self.is_shutting_down() {
+            return Err(SubmitError::ShuttingDown);
+        }
+        match self.models.status() {
+            ModelStatus::Ready(model) => Ok(model),
+            ModelStatus::Loading => Err(SubmitError::NotReady("the model is loading".into())),
+            ModelStatus::Failed(reason) => Err(SubmitError::NotReady(reason)),
+            ModelStatus::Stopped => Err(SubmitError::ShuttingDown),
+        }
+    }
+
+    /// How many jobs wait, and how many may.
+    pub fn queue_usage(&self) -> (usize, usize) {
+        (self.queue.waiting(), self.queue.capacity())
+    }
+
+    fn admit(&self, parsed: ParsedOperation) -> Result<Accepted, SubmitError> {
+        let ParsedOperation { operation, mut faults } = parsed;
+        let Some(operation) = operation else { return Err(SubmitError::Invalid(faults)) };
+        let model = match self.readiness() {
+            Ok(model) => model,
+            Err(_) if !faults.is_empty() => return Err(SubmitError::Invalid(faults)),
+            Err(refusal) => return Err(refusal),
+        };
+        self.hold_against(&operation, &model, &mut faults)?;
+
+        let place = self.queue.reserve().ok_or_else(|| SubmitError::QueueFull {
+            capacity: self.queue.capacity(),
+            retry_after: self.registry.retry_after(),
+        })?;
+        let resolved = resolve::resolve(operation, &model, draw_seed).map_err(SubmitError::Invalid)?;
+        self.enqueue(resolved, place)
+    }
+
+    /// Tells everything that is wrong in one answer: the contract's faults and the model's.
+    fn hold_against(
+        &self,
+        operation: &Operation,
+        model: &ModelCapabilities,
+        faults: &mut Vec<FieldError>,
+    ) -> Result<(), SubmitError> {
+        let other_model = operation.common().model.as_deref().filter(|name| !model.answers_to(name));
+        let objections = match other_model {
+            Some(name) if faults.is_empty() => {
+                return Err(SubmitError::ModelNotFound { name: name.to_owned(), loaded: model.id.clone() });
+            }
+            Some(name) => {
+                let message = format!("is not on this worker; there is `{}`", model.id);
+                faults.push(FieldError::new("model", message).with_value(name));
+                return Err(SubmitError::Invalid(std::mem::take(faults)));
+            }
+            None => resolve::objections(operation, model),
+        };
+        let known = |faults: &[FieldError], new: &FieldError| faults.iter().any(|f| f.field == new.field);
+        for fault in objections.faults {
+            if !known(faults, &fault) {
+                faults.push(fault);
+            }
+        }
+        match (faults.is_empty(), objections.unsupported) {
+            (true, unsupported) if unsupported.is_empty() => Ok(()),
+            (true, unsupported) => Err(SubmitError::Unsupported(unsupported)),
+            (false, unsupported) => {
+                for fault in unsupported {
+                    if !known(faults, &fault) {
+                        faults.push(fault);
+                    }
+                }
+                Err(SubmitError::Invalid(std::mem::take(faults)))
+            }
+        }
+    }
+
+    fn enqueue(&self, resolved: Resolved, place: crate::queue::Place) -> Result<Accepted, SubmitError> {
+        let Resolved { task, operation, parameters, notes } = resolved;
+        let common = operation.common();
+        let (priority, output, seed) = (common.priority, common.output, task.seed);
+        let accepted = Instant::now();
+        let job_id = JobId::new(format!("job-{}", Uuid::new_v4()));
+        let view = JobView {
+            job_id: job_id.clone(),
+            state: JobState::Queued,
+            operation: operation.kind(),
+            model: task.model.clone(),
+            created_ms: unix_ms(),
+            started_ms: None,
+            finished_ms: None,
+            parameters: parameters.clone(),
+            progress: None,
+            images: Vec::new(),
+            error: None,
+            hive_id: common.hive_id.clone(),
+            worker_id: common.worker_id.clone(),
+        };
+        let deadline = common.deadline_ms.map(|ms| accepted + Duration::from_millis(ms));
+        let job = self.registry.insert(view, priority);
+        for message in notes {
+            job.tell(JobEvent::Narration { level: NarrationLevel::Info, message });
+        }
+        let request = JobRequest {
+            task,
+            output,
+            described: Arc::new(Described { operation, parameters }),
+            priority,
+            accepted,
+            deadline,
+            cancellation: job.cancellation.clone(),
+            sink: JobSink::new(Arc::clone(&job), self.registry.clone()),
+            place,
+        };
+        if self.queue.send(request).is_err() {
+            self.registry.forget(&job);
+            return Err(SubmitError::ShuttingDown);
+        }
+        Ok(Accepted { job_id, seed })
+    }
+}
+
+/// 32 random bits: all that torch's CPU generator uses of a seed, and few enough for JavaScript's numbers. They are
+/// the last bits of a random UUID, all of which are random.
+fn draw_seed() -> u64 {
+    Uuid::new_v4().as_bytes()[12..].iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte))
+}

@@ -1,0 +1,90 @@
+//! A request as a generator gets it: everything decided, nothing optional that the model has an opinion about.
+
+use operations_contract::{Lora, Preview, RngKind, Sampler, Schedule, Tiling};
+
+use crate::picture::{Mask, Picture};
+
+/// One validated and resolved request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerationTask {
+    /// Id of the model.
+    pub model: String,
+    /// What to draw.
+    pub prompt: String,
+    /// What to keep away from; may be empty.
+    pub negative_prompt: String,
+    /// Width of the result: a multiple of what the model needs.
+    pub width: u32,
+    /// Height of the result: a multiple of what the model needs.
+    pub height: u32,
+    /// Denoising steps.
+    pub steps: u32,
+    /// Classifier-free guidance.
+    pub guidance_scale: f64,
+    /// Seed of the first image; image k has `seed + k` (wrapping).
+    pub seed: u64,
+    /// The solver.
+    pub sampler: Sampler,
+    /// How noise levels are spread.
+    pub schedule: Schedule,
+    /// How many images.
+    pub num_images: u32,
+    /// How many of the text encoder's last layers are left out.
+    pub clip_skip: u32,
+    /// Whether `(word:1.2)` weighs.
+    pub prompt_weighting: bool,
+    /// Where the noise comes from.
+    pub rng: RngKind,
+    /// Low-rank adapters to apply.
+    pub loras: Vec<Lora>,
+    /// Control images.
+    pub control: Vec<ControlTask>,
+    /// Whether the edges of the image meet.
+    pub tiling: Tiling,
+    /// Pictures on the way.
+    pub preview: Option<Preview>,
+    /// What to start from.
+    pub source: Source,
+}
+
+/// What a generation starts from. Pictures have their own size; the generator brings them to the task's.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// Noise alone: `image_generation`.
+    Noise,
+    /// A picture: `image_transform`.
+    Image {
+        /// The picture.
+        image: Picture,
+        /// How much is redrawn.
+        strength: f64,
+    },
+    /// A picture and what of it to repaint: `image_inpaint`.
+    Inpaint {
+        /// The picture.
+        image: Picture,
+        /// As large as the picture.
+        mask: Mask,
+        /// How much is redrawn.
+        strength: f64,
+        /// Radius in pixels by which the mask's edge is softened.
+        mask_blur: u32,
+        /// Works on the mask's bounding box with this margin.
+        padding_mask_crop: Option<u32>,
+    },
+}
+
+/// One control image, decoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ControlTask {
+    /// Which control: `canny`, `depth`, ...
+    pub kind: String,
+    /// The control image.
+    pub image: Picture,
+    /// Its weight.
+    pub strength: f64,
+    /// From which part of the run on it counts.
+    pub start: f64,
+    /// Until which part of the run it counts.
+    pub end: f64,
+}
