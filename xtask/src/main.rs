@@ -1,2 +1,72 @@
-//! Maintenance tasks of the workspace.
-fn main() {}
+//! Maintenance tasks of the workspace, behind the alias `cargo xtask`.
+//!
+//! One file per subcommand. A command sets up by itself what it needs under `target/`, or fails with one line that
+//! names what is missing and how to get it.
+#![allow(clippy::print_stdout, reason = "a command line tool that talks to its user")]
+
+mod cuda_check;
+mod cuda_toolkit;
+mod deny;
+mod examples;
+mod fixtures;
+mod lint;
+mod process;
+mod python;
+mod stages;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use process::Result;
+
+/// One subcommand: its name, what runs it, and what it says about itself: a line for `help`, details below it.
+struct Task {
+    name: &'static str,
+    help: &'static str,
+    run: fn(&[String]) -> Result,
+}
+
+const TASKS: &[Task] = &[
+    Task { name: "test", help: test::HELP, run: test::run },
+    Task { name: "lint", help: lint::HELP, run: lint::run },
+    Task { name: "fmt", help: lint::FMT_HELP, run: lint::run_fmt },
+    Task { name: "deny", help: deny::HELP, run: deny::run },
+    Task { name: "fixtures", help: fixtures::HELP, run: fixtures::run },
+    Task { name: "cuda-check", help: cuda_check::HELP, run: cuda_check::run },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let name = arguments.first().map_or("help", String::as_str);
+    if matches!(name, "help" | "-h" | "--help") {
+        print!("{}", help());
+        return ExitCode::SUCCESS;
+    }
+    let Some(task) = TASKS.iter().find(|task| task.name == name) else {
+        eprintln!("error: there is no task `{name}`\n\n{}", help());
+        return ExitCode::from(2);
+    };
+    let rest = &arguments[1..];
+    if rest.iter().any(|argument| argument == "--help" || argument == "-h") {
+        println!("cargo xtask {}\n\n{}", task.name, task.help);
+        return ExitCode::SUCCESS;
+    }
+    match (task.run)(rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() -> String {
+    let mut text = String::from("Usage: cargo xtask TASK [ARGUMENTS]\n\n");
+    for task in TASKS {
+        let summary = task.help.lines().next().unwrap_or_default();
+        text.push_str(&format!("  {:<11} {summary}\n", task.name));
+    }
+    text.push_str("  help        Print this\n");
+    text
+}

@@ -1,0 +1,132 @@
+//! `cargo xtask test`: everything that must hold before a change is merged.
+
+use std::time::Duration;
+
+use crate::process::{Failure, Result, cargo, run_and_keep};
+use crate::stages::Stages;
+use crate::{deny, examples, lint};
+
+pub(crate) const HELP: &str = "Run everything: format, clippy, docs, tests, examples, doctests, licences\n\
+     Arguments name single stages: fmt clippy docs tests examples doctests deny";
+
+const STAGES: &[&str] = &["fmt", "clippy", "docs", "tests", "examples", "doctests", "deny"];
+
+pub(crate) fn run(arguments: &[String]) -> Result {
+    if let Some(unknown) = arguments.iter().find(|name| !STAGES.contains(&name.as_str())) {
+        return Err(Failure::new(format!("there is no stage `{unknown}`; stages: {}", STAGES.join(", "))));
+    }
+    let start = std::time::Instant::now();
+    let mut stages = Stages::default();
+    let mut counts = Counts::default();
+    for &name in STAGES.iter().filter(|name| arguments.is_empty() || arguments.iter().any(|a| a == *name)) {
+        match name {
+            "fmt" => stages.run(name, lint::format_check),
+            "clippy" => stages.run(name, lint::clippy),
+            "docs" => stages.run(name, lint::docs),
+            "tests" => stages.run(name, || tests(&mut counts)),
+            "examples" => stages.run(name, || examples::run_all(&mut counts.passed)),
+            "doctests" => stages.run(name, || doctests(&mut counts)),
+            _ => stages.run(name, deny::offline_checks),
+        }
+    }
+    let result = stages.finish();
+    counts.print(result.is_ok(), start.elapsed());
+    result
+}
+
+fn tests(counts: &mut Counts) -> Result {
+    const TARGETS: [&str; 6] = ["--workspace", "--lib", "--bins", "--tests", "--examples", "--locked"];
+    let with_nextest = crate::workspace::find_program("cargo-nextest").is_some();
+    let mut command = if with_nextest {
+        cargo(["nextest", "run", "--no-fail-fast", "--no-tests=pass"])
+    } else {
+        cargo(["test", "--no-fail-fast"])
+    };
+    let (result, output) = run_and_keep(command.args(TARGETS));
+    counts.read(&output);
+    result
+}
+
+fn doctests(counts: &mut Counts) -> Result {
+    let (result, output) =
+        run_and_keep(&mut cargo(["test", "--workspace", "--doc", "--no-fail-fast", "--locked"]));
+    counts.read(&output);
+    result
+}
+
+/// What the test runners counted.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Counts {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+}
+
+impl Counts {
+    /// Adds what a run of `cargo test` or `cargo nextest` printed.
+    ///
+    /// libtest: `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s`.
+    /// nextest: `     Summary [   0.010s] 4 tests run: 3 passed (1 slow), 1 failed, 2 skipped`.
+    fn read(&mut self, output: &str) {
+        for line in output.lines() {
+            let line = line.trim_start();
+            let counts = if let Some(counts) = line.strip_prefix("test result: ") {
+                counts
+            } else if line.starts_with("Summary [") {
+                line.split_once("run: ").map_or("", |(_, counts)| counts)
+            } else {
+                continue;
+            };
+            for part in counts.split([';', ',', '.']) {
+                let mut words = part.split_whitespace();
+                let (Some(Ok(number)), Some(what)) = (words.next().map(str::parse::<u64>), words.next())
+                else {
+                    continue;
+                };
+                match what {
+                    "passed" => self.passed += number,
+                    "failed" | "timed" => self.failed += number,
+                    "ignored" | "skipped" => self.skipped += number,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn print(&self, ok: bool, time: Duration) {
+        println!(
+            "\ntest result: {}. {} passed; {} failed; {} ignored; finished in {:.0}s",
+            if ok { "ok" } else { "FAILED" },
+            self.passed,
+            self.failed,
+            self.skipped,
+            time.as_secs_f64(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_both_runners_are_added_up() {
+        let mut counts = Counts::default();
+        counts.read(
+            "running 4 tests\n\
+             test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 9 filtered out; finished in 0.01s\n\
+             test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n",
+        );
+        assert_eq!(counts, Counts { passed: 4, failed: 2, skipped: 1 });
+        counts.read(
+            "     Summary [   0.010s] 9 tests run: 7 passed (1 slow), 1 failed, 1 timed out, 3 skipped\n",
+        );
+        assert_eq!(counts, Counts { passed: 11, failed: 4, skipped: 4 });
+    }
+
+    #[test]
+    fn an_unknown_stage_is_refused() {
+        let failure = run(&["fmt".into(), "speed".into()]).unwrap_err();
+        assert!(failure.to_string().contains("no stage `speed`"), "{failure}");
+    }
+}
