@@ -34,7 +34,7 @@ def label_pixels(picture, refs, ground):
     tones, owner = [], []
     for i, name in enumerate(refs["colours"]):
         if name in refs["grounds"][ground]["hides"]:
-            continue  # no shape of this colour is ever drawn on this ground
+            continue  # this colour cannot be told from the ground
         tones += refs["colours"][name]
         owner += [i] * len(refs["colours"][name])
     tones += refs["grounds"][ground]["tones"]

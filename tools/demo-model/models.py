@@ -24,7 +24,7 @@ def make_unet():
         down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"],
         mid_block_type="UNetMidBlock2DCrossAttn",
         up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"],
-        block_out_channels=[64, 128], layers_per_block=1, norm_num_groups=16,
+        block_out_channels=[64, 96], layers_per_block=1, norm_num_groups=16,
         attention_head_dim=4, cross_attention_dim=TEXT_WIDTH)
     return plain_attention(unet)
 

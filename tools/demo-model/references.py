@@ -25,6 +25,12 @@ PROMPTS = 60
 LEAST_SPREAD = np.array([8.0] * 3 + [5.0] * 3 + [2.0] * 2)
 
 
+def hidden(ground):
+    """Colours the checker does not look for on a ground: no such picture is
+    drawn, or, with white clouds, none that it could tell from the ground."""
+    return [c for c in COLOURS if not drawable(c, ground) or (c, ground) == ("white", "sky")]
+
+
 def tones(pixels, count, rng):
     """k-means, a few rounds, on at most 6000 pixels."""
     pixels = np.concatenate(pixels).astype(np.float64)
@@ -59,7 +65,7 @@ def references():
         f = np.array(features[g])
         grounds[g] = {"mean": np.round(f.mean(0), 2).tolist(),
                       "spread": np.round(np.maximum(f.std(0), LEAST_SPREAD), 2).tolist(),
-                      "hides": [c for c in COLOURS if not drawable(c, g)],
+                      "hides": hidden(g),
                       "tones": tones(around[g], 2 if g.startswith("plain ") else 8, rng)}
     refs = {"rule": dict(RULE), "colours": colours, "grounds": grounds, "shapes": {}, "sizes": {}}
     for shape in SHAPES:
@@ -98,7 +104,7 @@ def true_picture(item, seed):
 
 def prompts(refs):
     """Held-out combinations that the checker can judge: on true pictures it is
-    right 19 times of 20.  (It cannot see a white shape before white clouds.)"""
+    right 19 times of 20.  (It does not see a white shape before white clouds.)"""
     rng = np.random.default_rng(404)
     items, dropped = [], []
     for shape, colour, ground in held_out():

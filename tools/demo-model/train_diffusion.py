@@ -24,9 +24,9 @@ from parallel import run
 from scene import COLOURS, GROUNDS, POSITIONS, SHAPES, SIZES
 from split import training_combinations, training_scene
 
-BATCH = 32            # per process
-UNET_RATE, TEXT_RATE = 1.2e-3, 3e-4
-NAME_STEPS, NAME_BATCH = 250, 64
+BATCH = 16            # per process; small, for many steps in little time
+UNET_RATE, TEXT_RATE = 1.1e-3, 3e-4
+NAME_STEPS, NAME_BATCH = 160, 64
 FIELDS = {"shape": SHAPES, "colour": COLOURS, "ground": GROUNDS,
           "position": list(POSITIONS), "size": list(SIZES)}
 SCHEDULE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012,
@@ -144,7 +144,7 @@ def train(group, args):
     if not args.resume:
         learn_names(group, text, namer, captions, scenes, rng)
     both = torch.nn.ModuleDict({"unet": unet, "text": text})
-    average = Average(both, 0.999)
+    average = Average(both, 0.998)
     optimiser = torch.optim.AdamW(
         [{"params": list(unet.parameters()), "peak": UNET_RATE},
          {"params": [*text.parameters(), *namer.parameters()], "peak": TEXT_RATE}],

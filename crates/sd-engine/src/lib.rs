@@ -71,6 +71,7 @@ mod images;
 mod job;
 mod metadata;
 mod picture;
+mod pipeline_generator;
 mod queue;
 mod registry;
 mod resolve;
@@ -89,6 +90,7 @@ pub use generator::{
 pub use job::{JobUpdate, JobUpdates, StoredImage};
 pub use metadata::{JSON_KEY, PARAMETERS_KEY};
 pub use picture::{Mask, Picture, WrongPixelCount};
+pub use pipeline_generator::{ActivePipeline, PipelineGenerator};
 pub use queue::{RequestQueue, RequestReceiver};
 pub use registry::{JobRegistry, Retention};
 pub use router::{CancelError, JobRouter};

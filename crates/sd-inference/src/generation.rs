@@ -74,7 +74,8 @@ impl Generation {
     pub(crate) fn begin(parts: Arc<Parts>, request: &GenerationRequest) -> Result<Self> {
         let info = &parts.info;
         let width = checked_size("width", request.width.unwrap_or(info.default_width), info.size_multiple)?;
-        let height = checked_size("height", request.height.unwrap_or(info.default_height), info.size_multiple)?;
+        let height =
+            checked_size("height", request.height.unwrap_or(info.default_height), info.size_multiple)?;
         let guidance_scale = request.guidance_scale.unwrap_or(info.default_guidance_scale);
         if !guidance_scale.is_finite() {
             return Err(invalid("guidance_scale", guidance_scale, "a finite number"));
@@ -84,7 +85,11 @@ impl Generation {
         }
         let max_clip_skip = parts.text.max_clip_skip();
         if request.clip_skip > max_clip_skip {
-            return Err(invalid("clip_skip", request.clip_skip, format!("at most {max_clip_skip} for this model")));
+            return Err(invalid(
+                "clip_skip",
+                request.clip_skip,
+                format!("at most {max_clip_skip} for this model"),
+            ));
         }
         let scheduler = parts.scheduler.start(&SchedulerOptions {
             steps: request.steps.unwrap_or(info.default_steps),
@@ -107,9 +112,12 @@ impl Generation {
         };
         let notes = match positive.dropped_tokens {
             0 => Vec::new(),
-            dropped => vec![format!("the prompt is too long for the text encoder: its last {dropped} tokens were ignored")],
+            dropped => vec![format!(
+                "the prompt is too long for the text encoder: its last {dropped} tokens were ignored"
+            )],
         };
-        let condition = Condition::new(&parts, &positive, negative.as_ref(), request.num_images, width, height)?;
+        let condition =
+            Condition::new(&parts, &positive, negative.as_ref(), request.num_images, width, height)?;
         parts.device.synchronize()?;
         let timings = Timings { text_encode: start.elapsed(), ..Timings::default() };
 
@@ -169,19 +177,25 @@ impl Generation {
         Ok((&output[0] + (direction * self.guidance_scale)?)?)
     }
 
-    /// Decodes the latents.
+    /// Decodes the latents as they are now: the images, once all steps are taken.
     ///
     /// # Errors
     /// [`Error::NotFinite`] when the numbers left their range; device errors.
-    pub fn finish(mut self) -> Result<Finished> {
-        let start = Instant::now();
+    pub fn decode(&self) -> Result<Vec<RgbImage>> {
         let vae = &self.parts.vae;
         let latents = vae.unscale(&self.latents)?;
-        let mut images = Vec::new();
-        for index in 0..latents.dim(0)? {
-            let pixels = vae.decode(&latents.narrow(0, index, 1)?)?;
-            images.push((to_image(&pixels)?, self.seed.wrapping_add(index as u64)));
-        }
+        // One by one: the decoder's memory is that of one image however many there are.
+        (0..latents.dim(0)?).map(|index| to_image(&vae.decode(&latents.narrow(0, index, 1)?)?)).collect()
+    }
+
+    /// Decodes the latents and ends the generation.
+    ///
+    /// # Errors
+    /// As [`Generation::decode`].
+    pub fn finish(mut self) -> Result<Finished> {
+        let start = Instant::now();
+        let images = self.decode()?.into_iter().zip(0u64..);
+        let images = images.map(|(image, index)| (image, self.seed.wrapping_add(index))).collect();
         self.timings.decode = start.elapsed();
         Ok(Finished { images, timings: self.timings })
     }
@@ -189,6 +203,11 @@ impl Generation {
     /// The current latents `(num_images, channels, height, width)`, f32.
     pub fn latents(&self) -> &Tensor {
         &self.latents
+    }
+
+    /// How long the parts took so far.
+    pub fn timings(&self) -> Timings {
+        self.timings
     }
 
     /// How many steps the whole generation has.
@@ -226,10 +245,10 @@ impl Condition {
         width: usize,
         height: usize,
     ) -> Result<Self> {
-        let positive = positive.repeat(images, parts.dtype)?;
+        let positive = positive.repeat(images)?;
         let (states, pooled) = match negative {
             Some(negative) => {
-                let negative = negative.repeat(images, parts.dtype)?;
+                let negative = negative.repeat(images)?;
                 let pooled = match (&negative.pooled, &positive.pooled) {
                     (Some(negative), Some(positive)) => Some(Tensor::cat(&[negative, positive], 0)?),
                     _ => None,
@@ -242,7 +261,9 @@ impl Condition {
         let (width, height) = (width as f64, height as f64);
         let ids = [height, width, 0.0, 0.0, height, width];
         let added = match pooled {
-            Some(text_embeds) => Some(AddedCondition { time_ids: vec![ids; text_embeds.dim(0)?], text_embeds }),
+            Some(text_embeds) => {
+                Some(AddedCondition { time_ids: vec![ids; text_embeds.dim(0)?], text_embeds })
+            }
             None => None,
         };
         Ok(Self { states, added, guided: negative.is_some() })
@@ -254,7 +275,7 @@ fn invalid(field: &'static str, value: impl ToString, limit: impl Into<String>) 
 }
 
 fn checked_size(field: &'static str, value: usize, multiple: usize) -> Result<usize> {
-    match value > 0 && value % multiple == 0 {
+    match value > 0 && value.is_multiple_of(multiple) {
         true => Ok(value),
         false => Err(invalid(field, value, format!("a multiple of {multiple} pixels"))),
     }
@@ -263,7 +284,8 @@ fn checked_size(field: &'static str, value: usize, multiple: usize) -> Result<us
 /// Pixels `(1, 3, height, width)` in -1..=1 as bytes, rounded as the reference's image processor does.
 fn to_image(pixels: &Tensor) -> Result<RgbImage> {
     let (_, _, height, width) = pixels.dims4()?;
-    let pixels = pixels.squeeze(0)?.permute((1, 2, 0))?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let pixels =
+        pixels.squeeze(0)?.permute((1, 2, 0))?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     if pixels.iter().any(|value| !value.is_finite()) {
         return Err(Error::NotFinite { stage: "the VAE".into() });
     }

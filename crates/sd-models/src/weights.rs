@@ -197,24 +197,16 @@ impl Weights {
         Ok(tensor.to_device(&self.device)?.to_dtype(self.dtype)?)
     }
 
-    /// The values of tensor `name` as f32 in row-major order, whatever they are stored as.
-    ///
-    /// # Errors
-    /// As [`Weights::tensor`].
-    pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        Ok(match self.stored(name, shape)? {
-            Stored::F16(bytes) => read_f16(bytes).into_par_iter().map(f32::from).collect(),
-            Stored::Bf16(bytes) => read_bf16(bytes).into_par_iter().map(f32::from).collect(),
-            Stored::F32(bytes) => read_f32(bytes),
-            Stored::Random(values) => values,
-        })
-    }
-
     fn key(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
 
-    fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
+    /// The dtype of activations beside these weights: on the CPU f32 whatever the weights are.
+    pub fn activation_dtype(&self) -> DType {
+        if self.device.is_cpu() { DType::F32 } else { self.dtype }
+    }
+
+    pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
         let key = self.key(name);
         let (files, index) = match &*self.source {
             Source::Files(files, index) => (files, index),
@@ -246,11 +238,23 @@ impl Weights {
 }
 
 /// The little-endian bytes of one stored tensor, or numbers made on the spot.
-enum Stored<'a> {
+pub(crate) enum Stored<'a> {
     F32(&'a [u8]),
     F16(&'a [u8]),
     Bf16(&'a [u8]),
     Random(Vec<f32>),
+}
+
+impl Stored<'_> {
+    /// As the CPU kernels read it when they pack it.
+    pub(crate) fn as_packable(&self) -> sd_kernels::Weights<'_> {
+        match self {
+            Self::F32(bytes) => sd_kernels::Weights::f32_bytes(bytes),
+            Self::F16(bytes) => sd_kernels::Weights::f16_bytes(bytes),
+            Self::Bf16(bytes) => sd_kernels::Weights::bf16_bytes(bytes),
+            Self::Random(values) => values.as_slice().into(),
+        }
+    }
 }
 
 fn read_f32(bytes: &[u8]) -> Vec<f32> {
@@ -327,7 +331,8 @@ mod tests {
     fn tensors_are_found_by_scope_and_checked() {
         let folder = tempfile::tempdir().unwrap();
         let weights = save(folder.path(), &one_tensor()).unwrap().child("block");
-        assert_eq!(weights.values("weight", &[2, 2]).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+        let tensor = weights.tensor("weight", &[2, 2]).unwrap();
+        assert_eq!(tensor.to_vec2::<f32>().unwrap(), [[1.0, 2.0], [3.0, 4.0]]);
 
         let error = weights.tensor("weight", &[4, 1]).unwrap_err().to_string();
         assert!(

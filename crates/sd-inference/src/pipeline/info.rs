@@ -39,6 +39,8 @@ pub struct PipelineInfo {
     pub default_guidance_scale: f64,
     /// The sampler where a request gives none.
     pub default_sampler: crate::schedulers::Sampler,
+    /// The schedule where a request gives none.
+    pub default_schedule: crate::schedulers::Schedule,
     /// Things worth telling whoever loaded the model, such as a sampler that had to be replaced.
     pub notes: Vec<String>,
 }

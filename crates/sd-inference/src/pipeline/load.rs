@@ -113,6 +113,13 @@ impl Opened<'_> {
 
 pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts> {
     let opened = Opened { source, options };
+    if options.device.is_cpu() && !matches!(options.dtype, DType::F32 | DType::BF16) {
+        return Err(Error::InvalidRequest {
+            field: "dtype",
+            value: format!("{:?}", options.dtype).to_lowercase(),
+            limit: "f32 or bf16 on the cpu; f16 needs a GPU".into(),
+        });
+    }
     let index: ModelIndex = opened.json("model_index.json")?;
     let family = match index.class_name.as_str() {
         "StableDiffusionPipeline" => "stable-diffusion",
@@ -165,7 +172,7 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
         vae_config,
         &opened.describe("vae/config.json"),
     )?;
-    Ok(Parts { text, unet, vae, scheduler, info, device: options.device.clone(), dtype: options.dtype })
+    Ok(Parts { text, unet, vae, scheduler, info, device: options.device.clone() })
 }
 
 fn describe(
@@ -194,6 +201,7 @@ fn describe(
         default_height: defaults.default_height.unwrap_or(native),
         default_steps: defaults.default_steps.unwrap_or(20),
         default_guidance_scale: defaults.default_guidance_scale.unwrap_or(7.5),
+        default_schedule: scheduler.default_schedule(default_sampler)?,
         default_sampler,
         notes: note.into_iter().collect(),
     })

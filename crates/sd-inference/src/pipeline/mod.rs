@@ -7,7 +7,7 @@ mod text;
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use sd_models::unet::Unet2DConditionModel;
 use sd_models::vae::AutoencoderKl;
 
@@ -37,7 +37,6 @@ pub(crate) struct Parts {
     pub(crate) scheduler: SchedulerConfig,
     pub(crate) info: PipelineInfo,
     pub(crate) device: Device,
-    pub(crate) dtype: DType,
 }
 
 impl Pipeline {

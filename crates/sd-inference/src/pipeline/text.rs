@@ -1,7 +1,6 @@
 //! Prompts to what the UNet is conditioned on.
 
-use candle_core::{D, DType, Tensor};
-use sd_models::ModelFiles;
+use candle_core::{D, Tensor};
 use sd_models::clip::{ClipOutput, ClipTextConfig, ClipTextModel, ClipTokenizer};
 
 use super::ModelSource;
@@ -20,9 +19,12 @@ struct TextEncoder {
 }
 
 enum Tokens {
-    Clip(ClipTokenizer),
+    Clip(Box<ClipTokenizer>),
     /// Models with random weights have no vocabulary: ids are made from the text's bytes.
-    Bytes { length: usize, vocabulary: u32 },
+    Bytes {
+        length: usize,
+        vocabulary: u32,
+    },
 }
 
 /// The states that a prompt gives.
@@ -52,7 +54,8 @@ impl TextEncoders {
 
     /// The most layers that `clip_skip` can leave out.
     pub(crate) fn max_clip_skip(&self) -> usize {
-        let layers = self.encoders.iter().map(|encoder| encoder.model.config().num_hidden_layers).min().unwrap_or(1);
+        let layers =
+            self.encoders.iter().map(|encoder| encoder.model.config().num_hidden_layers).min().unwrap_or(1);
         layers.saturating_sub(if self.encoders.len() > 1 { 2 } else { 1 })
     }
 
@@ -113,16 +116,11 @@ impl TextEncoder {
         let config: ClipTextConfig = opened.json(&file)?;
         let length = config.max_position_embeddings;
         let tokens = match opened.source {
-            ModelSource::Files(files) => Tokens::Clip(Self::tokenizer(files, tokenizer, length)?),
+            ModelSource::Files(files) => Tokens::Clip(Box::new(ClipTokenizer::load(files, tokenizer, length)?)),
             ModelSource::Random(_) => Tokens::Bytes { length, vocabulary: config.vocab_size as u32 },
         };
-        let model =
-            ClipTextModel::load(&opened.weights(folder, "model")?, config, &opened.describe(&file))?;
+        let model = ClipTextModel::load(&opened.weights(folder, "model")?, config, &opened.describe(&file))?;
         Ok(Self { tokens, model })
-    }
-
-    fn tokenizer(files: &ModelFiles, folder: &str, length: usize) -> Result<ClipTokenizer> {
-        Ok(ClipTokenizer::load(files, folder, length)?)
     }
 }
 
@@ -144,9 +142,9 @@ impl Tokens {
 
 impl TextConditioning {
     /// The same for each of `count` images.
-    pub(crate) fn repeat(&self, count: usize, dtype: DType) -> Result<Self> {
+    pub(crate) fn repeat(&self, count: usize) -> Result<Self> {
         Ok(Self {
-            states: self.states.to_dtype(dtype)?.repeat((count, 1, 1))?,
+            states: self.states.repeat((count, 1, 1))?,
             pooled: self.pooled.as_ref().map(|pooled| pooled.repeat((count, 1))).transpose()?,
             dropped_tokens: self.dropped_tokens,
         })

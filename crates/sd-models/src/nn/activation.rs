@@ -26,6 +26,15 @@ impl Activation {
         }
     }
 
+    /// The same function among the CPU kernels.
+    pub(super) fn kernel(self) -> sd_kernels::Activation {
+        match self {
+            Self::Silu => sd_kernels::Activation::Silu,
+            Self::Gelu => sd_kernels::Activation::Gelu,
+            Self::QuickGelu => sd_kernels::Activation::QuickGelu,
+        }
+    }
+
     /// The function of every element.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! Scaled dot-product attention.
 
 use candle_core::{DType, Tensor};
+use sd_kernels::{AttentionShape, Rows};
 
+use super::cpu;
 use crate::Result;
 
 /// Which keys a query may look at.
@@ -27,6 +29,25 @@ pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, mas
     let (batch, query_len, width) = query.dims3()?;
     let key_len = key.dim(1)?;
     let head_dim = width / heads;
+    if query.device().is_cpu() {
+        let shape = AttentionShape { batch, heads, queries: query_len, keys: key_len, head_dim };
+        let mask = match mask {
+            Mask::None => sd_kernels::Mask::None,
+            Mask::Causal => sd_kernels::Mask::Causal,
+        };
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let mut output = vec![0f32; batch * query_len * width];
+        cpu::values(query, |query| {
+            cpu::values(key, |key| {
+                cpu::values(value, |value| {
+                    let rows = |data| Rows::contiguous(data, width);
+                    let (query, key, value) = (rows(query), rows(key), rows(value));
+                    Ok(cpu::kernels().attention(shape, query, key, value, scale, mask, &mut output)?)
+                })
+            })
+        })?;
+        return cpu::tensor(output, (batch, query_len, width));
+    }
     let split = |tensor: &Tensor, length: usize| -> Result<Tensor> {
         Ok(tensor.reshape((batch, length, heads, head_dim))?.transpose(1, 2)?.contiguous()?.reshape((
             batch * heads,

@@ -1,8 +1,11 @@
 //! Two-dimensional convolution.
 
-use candle_core::Tensor;
+use std::sync::Arc;
 
-use super::FeatureMap;
+use candle_core::Tensor;
+use sd_kernels::{ConvEpilogue, ConvGeometry, ImageShape, PackedConv2d};
+
+use super::{FeatureMap, cpu};
 use crate::{Result, Weights};
 
 /// Where zeros are added around the input.
@@ -30,6 +33,14 @@ impl ConvConfig {
     pub const SAME_3X3: Self = Self { kernel: 3, stride: 1, padding: Padding::Symmetric(1) };
     /// 1x1: a linear layer for each pixel.
     pub const POINTWISE: Self = Self { kernel: 1, stride: 1, padding: Padding::Symmetric(0) };
+
+    fn geometry(self) -> ConvGeometry {
+        let padding = match self.padding {
+            Padding::Symmetric(amount) => sd_kernels::Padding::same(amount),
+            Padding::RightBottom => sd_kernels::Padding::right_bottom(1),
+        };
+        ConvGeometry { stride: self.stride, padding, upsample: false }
+    }
 }
 
 /// What is added to a convolution's output while it is still at hand.
@@ -46,9 +57,14 @@ pub struct ConvInputs<'a> {
 /// A convolution with bias.
 #[derive(Debug, Clone)]
 pub struct Conv2d {
-    weight: Tensor,
-    bias: Tensor,
+    weights: ConvWeights,
     config: ConvConfig,
+}
+
+#[derive(Debug, Clone)]
+enum ConvWeights {
+    Packed(Arc<PackedConv2d>),
+    Tensors { weight: Tensor, bias: Tensor },
 }
 
 impl Conv2d {
@@ -56,16 +72,23 @@ impl Conv2d {
     ///
     /// # Errors
     /// As [`Weights::tensor`].
-    pub fn load(
-        weights: &Weights,
-        in_channels: usize,
-        out_channels: usize,
-        config: ConvConfig,
-    ) -> Result<Self> {
+    pub fn load(weights: &Weights, in_channels: usize, out_channels: usize, config: ConvConfig) -> Result<Self> {
         let shape = [out_channels, in_channels, config.kernel, config.kernel];
-        let weight = weights.tensor("weight", &shape)?;
-        let bias = weights.tensor("bias", &[out_channels])?.reshape((1, out_channels, 1, 1))?;
-        Ok(Self { weight, bias, config })
+        let weights = match weights.device().is_cpu() {
+            true => ConvWeights::Packed(Arc::new(PackedConv2d::new(
+                cpu::kernels(),
+                weights.stored("weight", &shape)?.as_packable(),
+                shape,
+                Some(weights.stored("bias", &[out_channels])?.as_packable()),
+                config.geometry(),
+                cpu::precision(weights.dtype()),
+            )?)),
+            false => ConvWeights::Tensors {
+                weight: weights.tensor("weight", &shape)?,
+                bias: weights.tensor("bias", &[out_channels])?.reshape((1, out_channels, 1, 1))?,
+            },
+        };
+        Ok(Self { weights, config })
     }
 
     /// Convolves `input`.
@@ -81,6 +104,19 @@ impl Conv2d {
     /// # Errors
     /// When the shapes do not fit, or on device errors.
     pub fn forward_with(&self, input: &FeatureMap, inputs: ConvInputs<'_>) -> Result<FeatureMap> {
+        match &self.weights {
+            ConvWeights::Packed(packed) => forward_packed(packed, input, inputs),
+            ConvWeights::Tensors { weight, bias } => self.forward_tensors(weight, bias, input, inputs),
+        }
+    }
+
+    fn forward_tensors(
+        &self,
+        weight: &Tensor,
+        bias: &Tensor,
+        input: &FeatureMap,
+        inputs: ConvInputs<'_>,
+    ) -> Result<FeatureMap> {
         let resampled = match inputs.upsample_to {
             Some((height, width)) => Some(input.upsample_nearest(height, width)?),
             None => None,
@@ -91,8 +127,7 @@ impl Conv2d {
             Padding::RightBottom => (Some(input.pad_right_bottom(1)?), 0),
         };
         let input = padded.as_ref().unwrap_or(input);
-        let mut output =
-            input.raw().conv2d(&self.weight, padding, self.config.stride, 1, 1)?.broadcast_add(&self.bias)?;
+        let mut output = input.raw().conv2d(weight, padding, self.config.stride, 1, 1)?.broadcast_add(bias)?;
         if let Some(per_channel) = inputs.per_channel {
             let (batch, channels) = per_channel.dims2()?;
             output = output.broadcast_add(&per_channel.reshape((batch, channels, 1, 1))?)?;
@@ -102,4 +137,30 @@ impl Conv2d {
         }
         Ok(FeatureMap::from_raw(output))
     }
+}
+
+fn forward_packed(packed: &PackedConv2d, input: &FeatureMap, inputs: ConvInputs<'_>) -> Result<FeatureMap> {
+    let (images, channels, height, width) = input.dims();
+    // Doubling is folded into the gather; sizes that no halving leads to are resampled first.
+    let upsample = inputs.upsample_to == Some((2 * height, 2 * width));
+    let resampled = match inputs.upsample_to {
+        Some((height, width)) if !upsample => Some(input.upsample_nearest(height, width)?),
+        _ => None,
+    };
+    let input = resampled.as_ref().unwrap_or(input);
+    let (_, _, height, width) = input.dims();
+    let shape = ImageShape { images, height, width, channels };
+    let doubled = upsample.then(|| packed.with_upsample(true));
+    let packed = doubled.as_ref().unwrap_or(packed);
+    let to = packed.output_shape(shape)?;
+    let mut output = vec![0f32; to.len()];
+    cpu::values(input.raw(), |values| {
+        cpu::optional_values(inputs.per_channel, |per_image| {
+            cpu::optional_values(inputs.residual.map(FeatureMap::raw), |residual| {
+                let epilogue = ConvEpilogue { per_image, residual, ..ConvEpilogue::default() };
+                Ok(packed.forward(values, shape, &mut output, epilogue)?)
+            })
+        })
+    })?;
+    Ok(FeatureMap::from_raw(cpu::tensor(output, (to.images, to.height, to.width, to.channels))?))
 }

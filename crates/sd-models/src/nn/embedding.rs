@@ -16,6 +16,7 @@ impl Embedding {
     /// # Errors
     /// As [`Weights::tensor`].
     pub fn load(weights: &Weights, rows: usize, features: usize) -> Result<Self> {
+        let weights = weights.with_dtype(weights.activation_dtype());
         Ok(Self { table: weights.tensor("weight", &[rows, features])? })
     }
 

@@ -59,7 +59,7 @@ impl AutoencoderKl {
                 false => None,
             },
             decoder: Decoder::load(&weights.child("decoder"), &config)?,
-            dtype: weights.dtype(),
+            dtype: weights.activation_dtype(),
             config,
         })
     }

@@ -1,0 +1,152 @@
+//! The generator behind a real model: [`sd_inference::Pipeline`].
+
+use std::str::FromStr;
+
+use operations_contract::{Feature, ModelCapabilities, RngKind, Sampler, Schedule};
+use sd_inference::rng::NoiseKind;
+use sd_inference::schedulers;
+use sd_inference::{Generation, GenerationRequest, Pipeline};
+
+use crate::generator::{
+    ActiveGeneration, GeneratedImages, GenerationTimings, Generator, GeneratorError, StepReport, StepResult,
+};
+use crate::picture::Picture;
+use crate::task::{GenerationTask, Source};
+
+/// Runs jobs on a loaded [`Pipeline`].
+pub struct PipelineGenerator {
+    pipeline: Pipeline,
+    id: String,
+    aliases: Vec<String>,
+}
+
+impl PipelineGenerator {
+    /// A generator that requests call `id` or one of `aliases`.
+    pub fn new(pipeline: Pipeline, id: impl Into<String>, aliases: Vec<String>) -> Self {
+        Self { pipeline, id: id.into(), aliases }
+    }
+}
+
+impl Generator for PipelineGenerator {
+    type Active = ActivePipeline;
+
+    fn capabilities(&self) -> ModelCapabilities {
+        let info = self.pipeline.info();
+        let base = ModelCapabilities::text_to_image(&self.id, info.family);
+        ModelCapabilities {
+            aliases: self.aliases.clone(),
+            default_width: info.default_width as u32,
+            default_height: info.default_height as u32,
+            // Below the native size of small models nothing is refused that the VAE can hold.
+            min_side: base.min_side.min(info.default_width.min(info.default_height) as u32),
+            size_multiple: info.size_multiple as u32,
+            samplers: renamed(schedulers::Sampler::ALL),
+            default_sampler: named(&info.default_sampler).unwrap_or(base.default_sampler),
+            schedules: renamed(schedulers::Schedule::ALL),
+            default_schedule: named(&info.default_schedule).unwrap_or(base.default_schedule),
+            default_steps: info.default_steps as u32,
+            default_guidance_scale: info.default_guidance_scale,
+            rngs: vec![RngKind::TorchCpu, RngKind::Philox],
+            features: vec![Feature::NegativePrompt, Feature::ClipSkip],
+            device: info.device.clone(),
+            dtype: info.dtype.into(),
+            ..base
+        }
+    }
+
+    fn begin(&mut self, task: GenerationTask) -> Result<ActivePipeline, GeneratorError> {
+        if task.source != Source::Noise {
+            return Err(GeneratorError::Unsupported("this pipeline makes images from text alone".into()));
+        }
+        let request = GenerationRequest {
+            negative_prompt: Some(task.negative_prompt).filter(|text| !text.is_empty()),
+            width: Some(task.width as usize),
+            height: Some(task.height as usize),
+            steps: Some(task.steps as usize),
+            guidance_scale: Some(task.guidance_scale),
+            seed: task.seed,
+            sampler: Some(own::<_, schedulers::Sampler>("sampler", task.sampler)?),
+            schedule: Some(own::<_, schedulers::Schedule>("schedule", task.schedule)?),
+            num_images: task.num_images as usize,
+            rng: match task.rng {
+                RngKind::Philox => NoiseKind::Philox,
+                _ => NoiseKind::TorchCpu,
+            },
+            clip_skip: task.clip_skip as usize,
+            ..GenerationRequest::new(task.prompt)
+        };
+        let generation = self.pipeline.begin(&request).map_err(failure)?;
+        let notes = generation.notes().to_vec();
+        Ok(ActivePipeline { generation, notes })
+    }
+}
+
+/// One generation on its way.
+pub struct ActivePipeline {
+    generation: Generation,
+    notes: Vec<String>,
+}
+
+impl ActiveGeneration for ActivePipeline {
+    fn step(&mut self) -> StepResult {
+        let Some(step) = self.generation.step().map_err(failure)? else { return Ok(None) };
+        let mut report = StepReport::new(step.index as u32, step.total as u32);
+        report.warnings = std::mem::take(&mut self.notes);
+        Ok(Some(report))
+    }
+
+    fn finish(self) -> Result<GeneratedImages, GeneratorError> {
+        let finished = self.generation.finish().map_err(failure)?;
+        let pictures = finished
+            .images
+            .into_iter()
+            .map(|(image, _)| {
+                let (width, height) = image.dimensions();
+                Picture::from_rgb(width, height, image.into_raw()).map_err(GeneratorError::failed)
+            })
+            .collect::<Result<_, _>>()?;
+        let mut images = GeneratedImages::new(pictures);
+        images.timings = GenerationTimings {
+            text_encode_ms: finished.timings.text_encode.as_millis() as u64,
+            denoise_ms: finished.timings.denoise.as_millis() as u64,
+            decode_ms: finished.timings.decode.as_millis() as u64,
+        };
+        Ok(images)
+    }
+}
+
+/// The contract's names for those of the pipeline that it knows.
+fn renamed<A: ToString, B: FromStr>(names: &[A]) -> Vec<B> {
+    names.iter().filter_map(named).collect()
+}
+
+fn named<A: ToString, B: FromStr>(name: &A) -> Option<B> {
+    name.to_string().parse().ok()
+}
+
+/// The pipeline's value for a name of the contract.
+fn own<A: ToString, B: FromStr>(field: &str, name: A) -> Result<B, GeneratorError> {
+    let name = name.to_string();
+    name.parse().map_err(|_| GeneratorError::Unsupported(format!("{field} `{name}` is beyond this pipeline")))
+}
+
+fn failure(error: sd_inference::Error) -> GeneratorError {
+    match error {
+        sd_inference::Error::InvalidRequest { .. } => GeneratorError::Unsupported(error.to_string()),
+        error if error.to_string().to_lowercase().contains("out of memory") => {
+            GeneratorError::OutOfMemory(error.to_string())
+        }
+        error => GeneratorError::failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sampler_and_schedule_of_the_pipeline_has_a_name_in_the_contract() {
+        assert_eq!(renamed::<_, Sampler>(schedulers::Sampler::ALL).len(), schedulers::Sampler::ALL.len());
+        assert_eq!(renamed::<_, Schedule>(schedulers::Schedule::ALL).len(), schedulers::Schedule::ALL.len());
+    }
+}
