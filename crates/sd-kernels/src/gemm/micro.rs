@@ -1,0 +1,87 @@
+//! The matrix microkernel: a tile of C, a few rows by two vectors, kept in registers over the whole depth.
+#![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
+
+use crate::element::Lanes;
+use crate::simd::{Kernel, Simd};
+
+/// The most values of a row of A that one tile call goes through.
+pub(crate) const DEPTH: usize = 384;
+/// Distance between rows of A in f32 values. Constant, so that a row's address is one register and a
+/// displacement; an odd number of cache lines, so that the rows of a tile spread over the cache's sets.
+pub(crate) const A_STRIDE: usize = DEPTH + 16;
+
+/// One tile of C = A * B, optionally added to what C holds.
+pub(crate) struct Tile<W> {
+    /// Rows of A, `A_STRIDE` apart, each `depth` long; readable for the kernel's full number of rows.
+    pub(crate) a: *const f32,
+    /// A panel of B: for each depth index `NV * LANES` consecutive columns.
+    pub(crate) b: *const W,
+    /// Number of products summed for each element.
+    pub(crate) depth: usize,
+    /// C, row-major with stride `c_stride`; writable for the kernel's full number of rows.
+    pub(crate) c: *mut f32,
+    /// Distance between rows of C.
+    pub(crate) c_stride: usize,
+    /// Rows that matter; the kernel may compute more.
+    pub(crate) rows: usize,
+    /// Start from what C holds instead of zero.
+    pub(crate) accumulate: bool,
+}
+
+/// Computes `R` rows by `NV` vectors. Each element is summed in the order of the depth index, whatever the
+/// tile's shape: so a row's result never depends on the rows beside it.
+///
+/// # Safety
+/// As [`Simd::tile`]: `tile`'s pointers are valid for `R` rows.
+#[inline(always)]
+pub(crate) unsafe fn tile_rows<S: Simd, W: Lanes, const R: usize, const NV: usize>(s: S, tile: &Tile<W>) {
+    let mut sums = [[s.splat(0.0); NV]; R];
+    if tile.accumulate {
+        for (i, row) in sums.iter_mut().enumerate() {
+            for (j, sum) in row.iter_mut().enumerate() {
+                *sum = s.load(tile.c.add(i * tile.c_stride + j * S::LANES));
+            }
+        }
+    }
+    let (mut a, mut b) = (tile.a, tile.b);
+    for _ in 0..tile.depth {
+        let mut columns = [s.splat(0.0); NV];
+        for (j, column) in columns.iter_mut().enumerate() {
+            *column = W::load(s, b.add(j * S::LANES));
+        }
+        for (i, row) in sums.iter_mut().enumerate() {
+            let x = s.splat(*a.add(i * A_STRIDE));
+            for (sum, column) in row.iter_mut().zip(columns) {
+                *sum = s.fma(x, column, *sum);
+            }
+        }
+        a = a.add(1);
+        b = b.add(NV * S::LANES);
+    }
+    for (i, row) in sums.iter().enumerate() {
+        for (j, sum) in row.iter().enumerate() {
+            s.store(tile.c.add(i * tile.c_stride + j * S::LANES), *sum);
+        }
+    }
+}
+
+/// A tile as a dispatchable kernel: two vectors wide, or one if `narrow`.
+pub(crate) struct RunTile<W> {
+    pub(crate) tile: Tile<W>,
+    pub(crate) narrow: bool,
+}
+
+impl<W: Lanes> Kernel for RunTile<W> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: whoever built the tile vouches for its pointers.
+        unsafe {
+            if self.narrow {
+                s.tile::<W, 1>(&self.tile);
+            } else {
+                s.tile::<W, 2>(&self.tile);
+            }
+        }
+    }
+}

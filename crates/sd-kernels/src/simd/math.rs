@@ -1,0 +1,74 @@
+//! Vectorised elementary functions, a few units in the last place from exact in f32.
+
+use super::Simd;
+
+/// `e^x`: overflow to infinity, underflow to zero, NaN to NaN; within 2 ulp.
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
+    // `max` and `min` return their second argument where one is NaN.
+    let x = s.min(s.splat(89.0), s.max(s.splat(-104.0), x));
+    let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
+    // ln 2 in two parts, the first with trailing zeros so that n * high is exact.
+    let r = s.fma(n, s.splat(-0.693_359_4), x);
+    let r = s.fma(n, s.splat(2.121_944_4e-4), r);
+    let mut p = s.splat(1.987_569_2e-4);
+    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = s.fma(p, r, s.splat(c));
+    }
+    let y = s.add(s.fma(s.mul(r, r), p, r), s.splat(1.0));
+    s.ldexp(y, n)
+}
+
+/// The error function, within 5e-7.
+#[inline(always)]
+pub(crate) fn erf<S: Simd>(s: S, x: S::V) -> S::V {
+    // A rational minimax approximation in x^2; beyond 4 the result is 1 in f32.
+    let x = s.min(s.splat(4.0), s.max(s.splat(-4.0), x));
+    let x2 = s.mul(x, x);
+    let mut p = s.splat(-2.726_142_3e-10);
+    for c in [2.770_681_4e-8, -2.101_024e-6, -5.692_506_5e-5, -7.349_906_3e-4, -2.954_6e-3, -1.609_603_3e-2] {
+        p = s.fma(p, x2, s.splat(c));
+    }
+    let mut q = s.splat(-1.456_607_2e-5);
+    for c in [-2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2] {
+        q = s.fma(q, x2, s.splat(c));
+    }
+    // At 4 the quotient is just short of 1, which GELU would multiply by large inputs: scale it beyond and clamp.
+    let y = s.mul(s.div(s.mul(x, p), q), s.splat(1.0 + 2.0 * f32::EPSILON));
+    s.min(s.splat(1.0), s.max(s.splat(-1.0), y))
+}
+
+/// `x * sigmoid(scale * x)`: SiLU at scale 1.
+#[inline(always)]
+fn swish<S: Simd>(s: S, x: S::V, scale: f32) -> S::V {
+    s.div(x, s.add(s.splat(1.0), exp(s, s.mul(x, s.splat(-scale)))))
+}
+
+/// `x * sigmoid(x)`.
+#[inline(always)]
+pub(crate) fn silu<S: Simd>(s: S, x: S::V) -> S::V {
+    swish(s, x, 1.0)
+}
+
+/// `x * sigmoid(1.702 x)`, as the first CLIP has it.
+#[inline(always)]
+pub(crate) fn quick_gelu<S: Simd>(s: S, x: S::V) -> S::V {
+    swish(s, x, 1.702)
+}
+
+/// `x * Phi(x)` with the exact error function.
+#[inline(always)]
+pub(crate) fn gelu_erf<S: Simd>(s: S, x: S::V) -> S::V {
+    let half = s.mul(x, s.splat(0.5));
+    s.fma(half, erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2))), half)
+}
+
+/// The tanh approximation of GELU.
+#[inline(always)]
+pub(crate) fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
+    // 0.5 (1 + tanh u) = sigmoid(2u), u = sqrt(2 / pi) (x + 0.044715 x^3).
+    let x2 = s.mul(x, x);
+    let inner = s.mul(x, s.fma(x2, s.splat(0.044_715), s.splat(1.0)));
+    let minus_2u = s.mul(inner, s.splat(-1.595_769));
+    s.div(x, s.add(s.splat(1.0), exp(s, minus_2u)))
+}
