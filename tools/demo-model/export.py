@@ -11,6 +11,7 @@ from pathlib import Path
 import diffusers
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 from captions import load_tokenizer
 from models import count, make_text_encoder, make_unet, make_vae
@@ -64,6 +65,13 @@ def main():
     # own combined one.
     shutil.rmtree(args.out / "tokenizer")
     shutil.copytree(args.work / "tokenizer", args.out / "tokenizer")
+    # The classic names of the text encoder's weights, as in most published
+    # models; the library reads both, other programs often only these.
+    weights = args.out / "text_encoder" / "model.safetensors"
+    tensors = {k if k.startswith("text_model.") else "text_model." + k: v for k, v in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    for path in args.out.rglob("*.safetensors"):
+        path.chmod(0o644)
     # No trace of the machine it was made on.
     for path in args.out.rglob("*.json"):
         data = json.loads(path.read_text())

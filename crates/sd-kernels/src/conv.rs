@@ -1,6 +1,8 @@
 //! Two-dimensional convolution over channels-last images, as a product that gathers its rows on the fly.
 #![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
 
+use std::sync::Arc;
+
 use crate::element::{Element, Lanes};
 use crate::error::expect;
 use crate::gemm::epilogue::Target;
@@ -96,9 +98,9 @@ impl<O> Default for ConvEpilogue<'_, O> {
 }
 
 /// The weight and bias of a convolution, packed once for the kernels that will read them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PackedConv2d {
-    b: PackedB,
+    b: Arc<PackedB>,
     channels: usize,
     kernel: [usize; 2],
     geometry: ConvGeometry,
@@ -119,8 +121,13 @@ impl PackedConv2d {
             return Err(KernelError::Unsupported("a convolution with stride, window or channels zero"));
         }
         let shape = [outputs, channels, kernel_height * kernel_width];
-        let b = PackedB::new(kernels, weight, shape, bias, Columns::Plain, precision)?;
+        let b = Arc::new(PackedB::new(kernels, weight, shape, bias, Columns::Plain, precision)?);
         Ok(Self { b, channels, kernel: [kernel_height, kernel_width], geometry })
+    }
+
+    /// The same convolution, sharing its weights, that reads its input doubled or as it is.
+    pub fn with_upsample(&self, upsample: bool) -> Self {
+        Self { geometry: ConvGeometry { upsample, ..self.geometry }, ..self.clone() }
     }
 
     /// Channels of the output.
