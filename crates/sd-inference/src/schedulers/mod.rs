@@ -1,0 +1,133 @@
+//! Samplers: which noise levels a run visits, and how a sample moves from one to the next.
+//!
+//! A [`SchedulerConfig`] is what a model's `scheduler_config.json` says. [`SchedulerConfig::start`] joins it with what
+//! a request chose and gives a [`Scheduler`], which holds the state of one generation and nothing of any other.
+//! Tables and trajectories are those of the diffusers class of the same name (0.42.1).
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use sd_inference::rng::{NoiseKind, NoiseSource};
+//! use sd_inference::schedulers::{Sampler, SchedulerConfig, SchedulerOptions};
+//!
+//! let config = SchedulerConfig::from_json(r#"{
+//!     "_class_name": "EulerDiscreteScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+//!     "beta_schedule": "scaled_linear", "steps_offset": 1, "timestep_spacing": "leading"
+//! }"#)?;
+//! let options = SchedulerOptions { sampler: Some(Sampler::Dpmpp2m), ..SchedulerOptions::new(4) };
+//! let mut scheduler = config.start(&options)?;
+//!
+//! let mut noise = NoiseKind::TorchCpu.source(42);
+//! let mut sample = (noise.randn(&[1, 4, 8, 8], &Device::Cpu)? * scheduler.init_noise_sigma())?;
+//! for step in 0..scheduler.steps() {
+//!     let input = scheduler.scale_model_input(&sample, step)?;
+//!     let _timestep = scheduler.timesteps()[step];
+//!     let model_output = input.zeros_like()?; // the UNet's answer
+//!     sample = scheduler.step(&model_output, step, &sample, &mut noise)?;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod betas;
+mod config;
+mod ddim;
+mod dpm_multistep;
+mod error;
+mod euler;
+mod names;
+mod options;
+mod plan;
+mod prediction;
+mod tables;
+mod unipc;
+
+use candle_core::Tensor;
+
+pub use config::SchedulerConfig;
+pub use error::SchedulerError;
+pub use names::{BetaSchedule, FinalSigmas, PredictionType, Sampler, Schedule, TimestepSpacing};
+pub use options::SchedulerOptions;
+
+use crate::rng::NoiseSource;
+
+/// Results of this module.
+pub type Result<T> = std::result::Result<T, SchedulerError>;
+
+/// One run of one sampler.
+///
+/// Samples, model outputs and noise are f32 tensors of one shape, batch first, on any device. Steps count from 0;
+/// image-to-image starts at a later one. Once begun, steps must follow one another, because multistep samplers
+/// remember: anything else is [`SchedulerError::StepOrder`].
+pub trait Scheduler: Send {
+    /// The sampler that this is.
+    fn sampler(&self) -> Sampler;
+
+    /// The training timestep that the UNet is given at each step, highest first. Fractions are possible.
+    fn timesteps(&self) -> &[f64];
+
+    /// The noise level before each step and after the last, one more than there are timesteps, as the ratio of noise
+    /// to signal. In the first one of a `ddim` with zero terminal SNR there is no signal: it is infinite.
+    fn sigmas(&self) -> &[f32];
+
+    /// What standard normal noise is multiplied by to be the first sample.
+    fn init_noise_sigma(&self) -> f64;
+
+    /// The sample as the UNet wants to see it at this step.
+    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor>;
+
+    /// Moves the sample from the noise level of `step` to the next. `model_output` is the UNet's answer after
+    /// guidance. Whatever fresh noise the sampler wants is drawn from `noise`, in the reference's order.
+    fn step(
+        &mut self,
+        model_output: &Tensor,
+        step: usize,
+        sample: &Tensor,
+        noise: &mut dyn NoiseSource,
+    ) -> Result<Tensor>;
+
+    /// A clean sample brought to the noise level of `step`, where a run that starts there begins.
+    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor>;
+
+    /// The number of steps.
+    fn steps(&self) -> usize {
+        self.timesteps().len()
+    }
+}
+
+/// Sees to it that steps follow one another.
+#[derive(Clone, Debug)]
+struct Position {
+    steps: usize,
+    next: Option<usize>,
+}
+
+impl Position {
+    fn new(steps: usize) -> Self {
+        Self { steps, next: None }
+    }
+
+    /// Is there such a step?
+    fn check(&self, step: usize) -> Result<()> {
+        let expected = self.next.unwrap_or(0);
+        if step < self.steps {
+            Ok(())
+        } else {
+            Err(SchedulerError::StepOrder { step, expected, steps: self.steps })
+        }
+    }
+
+    /// Is it this step's turn?
+    fn check_turn(&self, step: usize) -> Result<()> {
+        self.check(step)?;
+        match self.next {
+            Some(expected) if expected != step => {
+                Err(SchedulerError::StepOrder { step, expected, steps: self.steps })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The step is done.
+    fn advance(&mut self, step: usize) {
+        self.next = Some(step + 1);
+    }
+}
