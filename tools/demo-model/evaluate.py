@@ -21,6 +21,7 @@ from export import SCHEDULERS, scheduler
 
 
 def main():
+    torch.set_num_threads(1)   # quicker than two on a busy machine, at this size
     args = argparse.ArgumentParser()
     args.add_argument("--model", type=Path, required=True)
     args.add_argument("--refs", type=Path, help="eval.json, if not in the model's folder")
@@ -36,7 +37,7 @@ def main():
     default = json.loads((args.model / "sd-worker.json").read_text())
     steps = args.steps or default["default_steps"]
     guidance = args.guidance or default["default_guidance_scale"]
-    pipe = StableDiffusionPipeline.from_pretrained(args.model, torch_dtype=torch.float32, safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained(args.model, dtype=torch.float32, safety_checker=None)
     if args.scheduler:
         pipe.scheduler = scheduler(args.scheduler)
     pipe.set_progress_bar_config(disable=True)

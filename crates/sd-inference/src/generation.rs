@@ -117,7 +117,7 @@ impl Generation {
             )],
         };
         let condition =
-            Condition::new(&parts, &positive, negative.as_ref(), request.num_images, width, height)?;
+            Condition::new(&positive, negative.as_ref(), request.num_images, width, height)?;
         parts.device.synchronize()?;
         let timings = Timings { text_encode: start.elapsed(), ..Timings::default() };
 
@@ -238,7 +238,6 @@ impl Generation {
 
 impl Condition {
     fn new(
-        parts: &Parts,
         positive: &TextConditioning,
         negative: Option<&TextConditioning>,
         images: usize,

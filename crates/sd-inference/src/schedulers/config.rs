@@ -240,6 +240,14 @@ impl SchedulerConfig {
         Ok(plan)
     }
 
+    /// The schedule that this configuration gives `sampler` when a request chooses none.
+    ///
+    /// # Errors
+    /// [`SchedulerError::Unsupported`] when the configuration names one that is not implemented.
+    pub fn default_schedule(&self, sampler: Sampler) -> Result<Schedule> {
+        self.schedule(sampler, &SchedulerOptions::new(1))
+    }
+
     fn schedule(&self, sampler: Sampler, options: &SchedulerOptions) -> Result<Schedule> {
         // diffusers' classes of these two have no other schedule, so their configurations mean none.
         let normal_only = matches!(sampler, Sampler::EulerA | Sampler::Ddim);

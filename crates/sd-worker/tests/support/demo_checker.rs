@@ -174,16 +174,17 @@ fn frame_features(picture: &[[f64; 3]], side: usize, width: usize) -> [f64; 8] {
 /// how much it varies on that ground.
 fn name_ground(features: &[f64; 8], refs: &References) -> String {
     let cost = |g: &Ground| -> f64 {
-        (0..8)
-            .map(|i| ((features[i] - g.mean[i]) / g.spread[i]).powi(2) + 2.0 * g.spread[i].ln())
-            .sum()
+        (0..8).map(|i| ((features[i] - g.mean[i]) / g.spread[i]).powi(2) + 2.0 * g.spread[i].ln()).sum()
     };
     let nearest = refs.grounds.iter().min_by(|a, b| cost(a.1).total_cmp(&cost(b.1)));
     nearest.expect("eval.json names grounds").0.clone()
 }
 
 /// The colours looked for on a ground.
-fn visible<'a>(refs: &'a References, ground: &'a str) -> impl Iterator<Item = (&'a String, &'a Vec<[f64; 3]>)> {
+fn visible<'a>(
+    refs: &'a References,
+    ground: &'a str,
+) -> impl Iterator<Item = (&'a String, &'a Vec<[f64; 3]>)> {
     let hides = &refs.grounds[ground].hides;
     refs.colours.iter().filter(move |(name, _)| !hides.contains(name))
 }
