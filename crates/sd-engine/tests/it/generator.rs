@@ -4,7 +4,7 @@
 //! `no memory`: as it says, in the second step where a step is meant. `warn`: a warning in the first step.
 
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use operations_contract::{ModelCapabilities, OperationKind, PreviewMethod, Sampler, Schedule};
 use sd_engine::{
@@ -14,13 +14,19 @@ use sd_engine::{
 
 /// Holds gated generations back.
 #[derive(Clone, Default)]
-pub(crate) struct Gate(Arc<(Mutex<usize>, Condvar)>);
+pub(crate) struct Gate(Arc<(Mutex<GateState>, Condvar)>);
+
+#[derive(Default)]
+struct GateState {
+    free: usize,
+    waiting: usize,
+}
 
 impl Gate {
     pub(crate) fn let_through(&self, steps: usize) {
-        let (free, changed) = &*self.0;
-        let mut free = free.lock().unwrap();
-        *free = free.saturating_add(steps);
+        let (state, changed) = &*self.0;
+        let mut state = state.lock().unwrap();
+        state.free = state.free.saturating_add(steps);
         changed.notify_all();
     }
 
@@ -28,13 +34,25 @@ impl Gate {
         self.let_through(usize::MAX);
     }
 
+    /// Waits until a generation stands before the gate, in the middle of a step.
+    pub(crate) async fn reached(&self) {
+        let begun = Instant::now();
+        while self.0.0.lock().unwrap().waiting == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "no generation came to the gate");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     fn pass(&self) {
-        let (free, changed) = &*self.0;
-        let waited =
-            changed.wait_timeout_while(free.lock().unwrap(), Duration::from_secs(20), |free| *free == 0);
-        let (mut free, timeout) = waited.unwrap();
+        let (state, changed) = &*self.0;
+        let mut state = state.lock().unwrap();
+        state.waiting += 1;
+        let patience = Duration::from_secs(20);
+        let (mut state, timeout) =
+            changed.wait_timeout_while(state, patience, |state| state.free == 0).unwrap();
+        state.waiting -= 1;
         assert!(!timeout.timed_out(), "nobody opened the gate");
-        *free -= 1;
+        state.free -= 1;
     }
 }
 

@@ -42,17 +42,11 @@ impl Worker {
         self.router.submit(operation).expect("must be accepted").job_id
     }
 
-    /// Submits a gated generation and waits until the engine has taken it up.
+    /// Submits a gated generation and waits until the engine is in the middle of its first step.
     pub(crate) async fn occupy(&self) -> JobId {
         let id = self.submit("gated occupation");
-        let mut updates = self.router.subscribe(&id, 0).unwrap();
-        loop {
-            match next(&mut updates).await {
-                Some(JobUpdate::Event { event: JobEvent::Started { .. }, .. }) => return id,
-                Some(JobUpdate::Event { .. }) => {}
-                other => panic!("it never started: {other:?}"),
-            }
-        }
+        self.gate.reached().await;
+        id
     }
 
     /// The whole story of a job.

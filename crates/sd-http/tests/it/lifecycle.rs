@@ -1,14 +1,16 @@
 //! Coming up and going down.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use sd_engine::{GenerationEngine, JobRegistry, JobRouter, ModelBoard, RequestQueue, Retention};
 use sd_http::{Api, ApiConfig, ServerConfig};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::generator::TestGenerator;
-use crate::support::{Worker, listen, send};
+use crate::support::{Setup, Worker, listen, send};
 
 fn get(path: &str) -> http::Request<String> {
     http::Request::get(path).body(String::new()).unwrap()
@@ -70,39 +72,47 @@ async fn shutdown_finishes_what_runs_and_refuses_what_is_new() {
     assert!(TcpStream::connect(addr).await.is_err(), "nobody listens any more");
 }
 
+/// A stream that has brought its first event.
+async fn open_stream(addr: SocketAddr, job: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(addr).await.unwrap();
+    let head = format!("GET {job}/stream HTTP/1.1\r\nhost: worker\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut text = Vec::new();
+    while !String::from_utf8_lossy(&text).contains("queued") {
+        assert_ne!(socket.read_buf(&mut text).await.unwrap(), 0, "the stream must stay open");
+    }
+    socket
+}
+
 #[tokio::test]
 async fn a_stopped_server_lets_an_open_stream_end() {
     let worker = Worker::start().await;
     let running = worker.occupy().await;
     let Worker { addr, gate, stop, serving, .. } = worker;
-    let stream = tokio::spawn(send(addr, get(&format!("{running}/stream"))));
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut stream = open_stream(addr, &running).await;
     stop.send(()).unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    while TcpStream::connect(addr).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
     gate.open();
-    assert!(stream.await.unwrap().text().ends_with("data: [DONE]\n\n"));
+    let mut rest = String::new();
+    tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut rest)).await.unwrap().unwrap();
+    assert!(rest.contains("data: [DONE]\n\n"), "{rest}");
     tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn a_stopped_server_does_not_wait_for_ever() {
-    let worker = Worker::with(crate::support::Setup {
-        server: ServerConfig { grace: Duration::from_millis(50), ..ServerConfig::default() },
-        ..crate::support::Setup::default()
-    })
-    .await;
+    let server = ServerConfig { grace: Duration::from_millis(50), ..ServerConfig::default() };
+    let worker = Worker::with(Setup { server, ..Setup::default() }).await;
     let running = worker.occupy().await;
     let Worker { addr, gate, stop, serving, .. } = worker;
-    let stream = tokio::spawn(async move {
-        let mut socket = TcpStream::connect(addr).await.unwrap();
-        let head = format!("GET {running}/stream HTTP/1.1\r\nhost: worker\r\n\r\n");
-        tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.unwrap();
-        let mut text = Vec::new();
-        tokio::io::AsyncReadExt::read_to_end(&mut socket, &mut text).await
-    });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut stream = open_stream(addr, &running).await;
     stop.send(()).unwrap();
     tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
-    let _cut_off = tokio::time::timeout(Duration::from_secs(5), stream).await.unwrap().unwrap();
+    let mut rest = String::new();
+    let cut_off = stream.read_to_string(&mut rest);
+    let _broken_or_ended = tokio::time::timeout(Duration::from_secs(5), cut_off).await.unwrap();
+    assert!(!rest.contains("[DONE]"), "{rest}");
     gate.open();
 }

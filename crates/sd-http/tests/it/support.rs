@@ -95,12 +95,10 @@ impl Worker {
         format!("/v1/jobs/{}", answer.json()["job_id"].as_str().unwrap())
     }
 
-    /// Submits a gated generation and waits until the engine has taken it up.
+    /// Submits a gated generation and waits until the engine is in the middle of its first step.
     pub(crate) async fn occupy(&self) -> String {
         let job = self.submit("gated occupation").await;
-        while self.get(&job).await.json()["state"] != "running" {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        self.gate.reached().await;
         job
     }
 
