@@ -44,3 +44,28 @@ async fn what_is_over_or_unknown_cannot_be_cancelled() {
     assert_eq!(worker.router.cancel(&JobId::new("job-none")), Err(CancelError::NotFound));
     assert_eq!(worker.router.job(&done).unwrap().state, JobState::Completed);
 }
+
+#[tokio::test]
+async fn a_job_that_is_cancelled_in_its_last_step_is_not_decoded() {
+    let worker = Worker::start().await;
+    let mut operation = operations_contract::Operation::generate("gated");
+    operation.common_mut().steps = Some(1);
+    let id = worker.accept(operation);
+    worker.gate.reached().await;
+    worker.router.cancel(&id).unwrap();
+    worker.gate.open();
+    assert_eq!(worker.story(&id).await.end, Terminator::Cancelled);
+    worker.story(&worker.submit("next")).await;
+    assert_eq!(worker.log.lines()[..3], ["gated:begin", "gated:1", "next:begin"]);
+}
+
+#[tokio::test]
+async fn who_was_told_that_a_job_ends_finds_no_images() {
+    let worker = Worker::start().await;
+    let id = worker.submit("slow finish");
+    worker.gate.reached().await;
+    assert_eq!(worker.router.cancel(&id), Ok(JobState::Running));
+    worker.gate.open();
+    assert_eq!(worker.story(&id).await.end, Terminator::Cancelled);
+    assert!(worker.router.image(&id, 0).is_none());
+}

@@ -1,6 +1,6 @@
 //! A generator for tests: what it does is written in the prompt. Shared with the tests of `sd-http`.
 //!
-//! `gated`: each step waits for [`Gate::let_through`]. `panic in begin|step|finish`, `fail in begin|step|finish`,
+//! `gated`: each step waits for [`Gate::let_through`]; `slow finish`: finishing does. `panic in begin|step|finish`, `fail in begin|step|finish`,
 //! `no memory`: as it says, in the second step where a step is meant. `warn`: a warning in the first step.
 
 use std::sync::{Arc, Condvar, Mutex};
@@ -160,6 +160,9 @@ impl ActiveGeneration for TestGeneration {
 
     fn finish(self) -> Result<GeneratedImages, GeneratorError> {
         self.log.add(&self.task, "finish");
+        if self.task.prompt.contains("slow finish") {
+            self.gate.pass();
+        }
         misbehave(&self.task, "finish")?;
         let image = |k| {
             let shade = self.task.seed.wrapping_add(k).to_le_bytes()[0];
