@@ -221,9 +221,6 @@ impl<G: Generator> EngineLoop<G> {
 
 fn finish<A: ActiveGeneration>(running: Running<A>) {
     let Running { generation, ticket } = running;
-    if ticket.interrupted() {
-        return discard(generation);
-    }
     match guarded(|| generation.finish()) {
         Ok(Ok(images)) => ticket.complete(images),
         Ok(Err(error)) => ticket.fail(&error),

@@ -1,1 +1,46 @@
 //! HTTP transport of sd-worker on hyper: routes, SSE, limits.
+//!
+//! [`Api`] is a value that turns a request into a response; it holds the [`JobRouter`](sd_engine::JobRouter) and never
+//! the engine. Tests and other servers call [`Api::handle`] without a socket; [`Server`] puts it on one.
+//!
+//! ```
+//! use http_body_util::{BodyExt, Empty};
+//! use hyper::{Request, body::Bytes};
+//! use sd_engine::{JobRegistry, JobRouter, ModelBoard, RequestQueue, Retention};
+//! use sd_http::{Api, ApiConfig, Server, ServerConfig};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (queue, _receiver) = RequestQueue::new(16); // the receiver goes to a GenerationEngine
+//! let router = JobRouter::new(queue, JobRegistry::new(Retention::default()), ModelBoard::new());
+//! let api = Api::new(router, ApiConfig::default());
+//!
+//! // Without a socket:
+//! let response = api.handle(Request::get("/ready").body(Empty::<Bytes>::new())?).await;
+//! assert_eq!(response.status(), 503); // nobody has loaded a model yet
+//! let body = response.into_body().collect().await?.to_bytes();
+//! assert!(body.starts_with(br#"{"error":{"code":"not_ready""#));
+//!
+//! // On one, until the future given to `serve` is ready:
+//! let server = Server::bind("127.0.0.1:0".parse()?, api, ServerConfig::default()).await?;
+//! println!("listening on {}", server.local_addr());
+//! server.serve(async {}).await;
+//! # Ok(()) }
+//! ```
+
+mod api;
+mod body;
+mod config;
+mod connection;
+mod error;
+mod handlers;
+mod request_id;
+mod route;
+mod server;
+mod sse;
+mod token;
+
+pub use api::Api;
+pub use body::ResponseBody;
+pub use config::{ApiConfig, ServerConfig};
+pub use server::{ServeError, Server};
+pub use token::{ApiToken, InvalidToken};

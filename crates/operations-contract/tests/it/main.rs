@@ -1,0 +1,5 @@
+//! The contract, held against its description.
+
+mod bad_input;
+mod round_trip;
+mod wire;

@@ -1,0 +1,151 @@
+//! What is serialized and parsed again is the same.
+
+use operations_contract::{
+    Common, Control, ImageData, ImageFormat, ImageGeneration, ImageInpaint, ImageTransform, Lora, Operation,
+    Output, Preview, PreviewMethod, Priority, RngKind, Sampler, Schedule, Tiling,
+};
+use proptest::collection::vec;
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+fn image() -> impl Strategy<Value = ImageData> {
+    vec(any::<u8>(), 1..40).prop_map(ImageData::new)
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z\"\\\\é]{1,12}"
+}
+
+fn lora() -> impl Strategy<Value = Lora> {
+    (name(), -10.0..=10.0f64).prop_map(|(name, scale)| Lora { name, scale })
+}
+
+fn control() -> impl Strategy<Value = Control> {
+    (name(), image(), 0.0..=2.0f64, 0.0..0.5f64, 0.5..=1.0f64)
+        .prop_map(|(kind, image, strength, start, end)| Control { kind, image, strength, start, end })
+}
+
+fn preview() -> impl Strategy<Value = Preview> {
+    (1..=150u32, select(PreviewMethod::ALL), 16..=1024u32).prop_map(|(every, method, max_side)| Preview {
+        every,
+        method,
+        max_side,
+    })
+}
+
+fn output() -> impl Strategy<Value = Output> {
+    (select(ImageFormat::ALL), 1..=100u32, any::<bool>()).prop_map(|(format, quality, metadata)| Output {
+        format,
+        quality,
+        metadata,
+    })
+}
+
+fn common() -> impl Strategy<Value = Common> {
+    let texts = ("\\PC{0,30}[a-z]", "\\PC{0,30}", of(name()), of(name()), of(name()));
+    let numbers = (
+        of(16..=4096u32),
+        of(16..=4096u32),
+        of(1..=150u32),
+        of(0.0..=30.0f64),
+        of(any::<u64>()),
+        1..=8u32,
+        0..=11u32,
+        of(1..=86_400_000u64),
+    );
+    let names =
+        (of(select(Sampler::ALL)), of(select(Schedule::ALL)), select(RngKind::ALL), select(Priority::ALL));
+    let parts = (vec(lora(), 0..4), vec(control(), 0..3), of(preview()), output());
+    let flags = (of(any::<bool>()), any::<bool>(), any::<bool>());
+    (texts, numbers, names, parts, flags).prop_map(|(texts, numbers, names, parts, flags)| Common {
+        prompt: texts.0,
+        negative_prompt: texts.1,
+        model: texts.2,
+        hive_id: texts.3,
+        worker_id: texts.4,
+        width: numbers.0,
+        height: numbers.1,
+        steps: numbers.2,
+        guidance_scale: numbers.3,
+        seed: numbers.4,
+        num_images: numbers.5,
+        clip_skip: numbers.6,
+        deadline_ms: numbers.7,
+        sampler: names.0,
+        schedule: names.1,
+        rng: names.2,
+        priority: names.3,
+        loras: parts.0,
+        control: parts.1,
+        preview: parts.2,
+        output: parts.3,
+        prompt_weighting: flags.0,
+        tiling: Tiling { x: flags.1, y: flags.2 },
+    })
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let images = (image(), image(), 0.0..=1.0f64, 0..=256u32, of(0..=1024u32));
+    (0..3, common(), images).prop_map(|(kind, common, images)| {
+        let (init_image, mask_image, strength, mask_blur, padding_mask_crop) = images;
+        match kind {
+            0 => Operation::ImageGeneration(ImageGeneration { common }),
+            1 => Operation::ImageTransform(ImageTransform { common, init_image, strength }),
+            _ => Operation::ImageInpaint(ImageInpaint {
+                common,
+                init_image,
+                mask_image,
+                strength,
+                mask_blur,
+                padding_mask_crop,
+            }),
+        }
+    })
+}
+
+fn json_value() -> impl Strategy<Value = serde_json::Value> {
+    use serde_json::Value;
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,10}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 6, |inner| {
+        let key = prop_oneof![
+            Just("prompt".to_owned()),
+            Just("steps".to_owned()),
+            Just("loras".to_owned()),
+            Just("output".to_owned()),
+            Just("name".to_owned()),
+            ".{0,8}"
+        ];
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::hash_map(key, inner, 0..5).prop_map(|map| map.into_iter().collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn text_and_back_is_the_same(operation in operation()) {
+        let text = serde_json::to_string(&operation).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Operation>(&text).unwrap(), operation);
+    }
+
+    #[test]
+    fn any_json_is_an_operation_or_refused_with_a_reason(mut value in json_value(), kind in 0..4usize) {
+        if let (Some(map), Some(kind)) =
+            (value.as_object_mut(), ["image_generation", "image_transform", "image_inpaint"].get(kind))
+        {
+            map.insert("operation".into(), (*kind).into());
+        }
+        match Operation::from_json(&value) {
+            Ok(operation) => prop_assert_eq!(operation.validate(), Ok(())),
+            Err(invalid) => prop_assert!(!invalid.fields().is_empty()),
+        }
+    }
+}

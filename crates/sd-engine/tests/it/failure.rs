@@ -1,0 +1,87 @@
+//! What goes wrong ends one job, and the worker serves the next.
+
+use operations_contract::{ErrorCode, JobEvent, JobState, Operation, Terminator};
+
+use crate::support::Worker;
+
+async fn fails_and_serves_on(prompt: &str, code: ErrorCode, message: &str) {
+    let worker = Worker::start().await;
+    let broken = worker.submit(prompt);
+    let next = worker.submit("a cat");
+    let story = worker.story(&broken).await;
+    let JobEvent::Error(detail) = story.last() else { panic!("{story:?}") };
+    assert_eq!(detail.code, code);
+    assert!(detail.message.contains(message), "{detail}");
+    assert_eq!(story.end, Terminator::Error(detail.message.clone()));
+    let view = worker.router.job(&broken).unwrap();
+    assert_eq!((view.state, view.error.as_ref()), (JobState::Failed, Some(detail)));
+    assert_eq!(worker.story(&next).await.end, Terminator::Done);
+    assert!(worker.router.readiness().is_ok());
+}
+
+#[tokio::test]
+async fn panic_in_begin() {
+    fails_and_serves_on("panic in begin", ErrorCode::InferenceFailed, "as asked for, in begin").await;
+}
+
+#[tokio::test]
+async fn panic_in_step() {
+    fails_and_serves_on("panic in step", ErrorCode::InferenceFailed, "as asked for, in step").await;
+}
+
+#[tokio::test]
+async fn panic_in_finish() {
+    fails_and_serves_on("panic in finish", ErrorCode::InferenceFailed, "as asked for, in finish").await;
+}
+
+#[tokio::test]
+async fn error_in_begin_step_and_finish() {
+    for place in ["begin", "step", "finish"] {
+        let message = format!("failed in {place}");
+        fails_and_serves_on(&format!("fail in {place}"), ErrorCode::InferenceFailed, &message).await;
+    }
+}
+
+#[tokio::test]
+async fn out_of_memory_has_its_own_code() {
+    fails_and_serves_on("no memory", ErrorCode::OutOfMemory, "4 GiB wanted").await;
+}
+
+fn hurried(prompt: &str, deadline_ms: u64) -> Operation {
+    let mut operation = Operation::generate(prompt);
+    operation.common_mut().deadline_ms = Some(deadline_ms);
+    operation
+}
+
+#[tokio::test]
+async fn a_deadline_passes_while_the_job_waits() {
+    let worker = Worker::start().await;
+    worker.occupy().await;
+    let late = worker.accept(hurried("too late", 20));
+    tokio::time::sleep(std::time::Duration::from_millis(40)).await;
+    worker.gate.open();
+    let story = worker.story(&late).await;
+    assert_eq!(story.types(), ["queued", "error"]);
+    let JobEvent::Error(detail) = story.last() else { panic!() };
+    assert_eq!(detail.code, ErrorCode::Timeout);
+    assert!(!worker.log.lines().contains(&"too late:begin".to_owned()));
+}
+
+#[tokio::test]
+async fn a_deadline_passes_while_the_job_runs() {
+    let worker = Worker::start().await;
+    let late = worker.accept(hurried("gated", 300));
+    worker.gate.reached().await;
+    tokio::time::sleep(std::time::Duration::from_millis(350)).await;
+    worker.gate.let_through(1);
+    let story = worker.story(&late).await;
+    assert_eq!(story.types(), ["queued", "started", "progress", "error"]);
+    let JobEvent::Error(detail) = story.last() else { panic!() };
+    assert_eq!(detail.code, ErrorCode::Timeout);
+}
+
+#[tokio::test]
+async fn a_deadline_in_time_disturbs_nothing() {
+    let worker = Worker::start().await;
+    assert_eq!(worker.story(&worker.accept(hurried("a cat", 60_000))).await.end, Terminator::Done);
+}

@@ -1,0 +1,12 @@
+//! `GET /v1/models`
+
+use http::{Response, StatusCode};
+use operations_contract::ModelList;
+
+use crate::api::Api;
+use crate::body::{ResponseBody, json};
+
+pub(crate) fn handle(api: &Api) -> Response<ResponseBody> {
+    let models = api.router().readiness().ok().map(|model| (*model).clone()).into_iter().collect();
+    json(StatusCode::OK, &ModelList { models })
+}

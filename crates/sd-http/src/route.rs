@@ -1,0 +1,75 @@
+//! Which address means what.
+
+use http::Method;
+
+/// An address that the worker knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route<'a> {
+    Jobs,
+    Job(&'a str),
+    JobStream(&'a str),
+    JobImage(&'a str, usize),
+    Models,
+    Model(&'a str),
+    Info,
+    Health,
+    Ready,
+}
+
+impl<'a> Route<'a> {
+    pub(crate) fn of(path: &'a str) -> Option<Self> {
+        // The id of a model may contain slashes.
+        if let Some(id) = path.strip_prefix("/v1/models/").filter(|id| !id.is_empty()) {
+            return Some(Self::Model(id));
+        }
+        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        Some(match segments[..] {
+            ["health"] => Self::Health,
+            ["ready"] => Self::Ready,
+            ["v1", "info"] => Self::Info,
+            ["v1", "models"] => Self::Models,
+            ["v1", "jobs"] => Self::Jobs,
+            ["v1", "jobs", id] if !id.is_empty() => Self::Job(id),
+            ["v1", "jobs", id, "stream"] => Self::JobStream(id),
+            ["v1", "jobs", id, "images", index] => Self::JobImage(id, index.parse().ok()?),
+            _ => return None,
+        })
+    }
+
+    /// The methods that it answers to, as `Allow` has them.
+    pub(crate) fn allowed(self) -> &'static str {
+        match self {
+            Self::Jobs => "GET, HEAD, POST",
+            Self::Job(_) => "GET, HEAD, DELETE",
+            // HEAD would have to wait for the end of the job.
+            Self::JobStream(_) => "GET",
+            _ => "GET, HEAD",
+        }
+    }
+
+    pub(crate) fn allows(self, method: &Method) -> bool {
+        self.allowed().split(", ").any(|allowed| allowed == method.as_str())
+    }
+
+    /// Whether everybody may ask: probes have no token.
+    pub(crate) fn is_open(self) -> bool {
+        matches!(self, Self::Health | Self::Ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_known_or_not() {
+        assert_eq!(Route::of("/v1/jobs"), Some(Route::Jobs));
+        assert_eq!(Route::of("/v1/jobs/job-1"), Some(Route::Job("job-1")));
+        assert_eq!(Route::of("/v1/jobs/job-1/stream"), Some(Route::JobStream("job-1")));
+        assert_eq!(Route::of("/v1/jobs/job-1/images/3"), Some(Route::JobImage("job-1", 3)));
+        assert_eq!(Route::of("/v1/models/stabilityai/sd-turbo"), Some(Route::Model("stabilityai/sd-turbo")));
+        for unknown in ["/", "/v1", "/v1/jobs/", "/v1/jobs/a/images/x", "/v1/jobs/a/b", "/v2/jobs", "*"] {
+            assert_eq!(Route::of(unknown), None, "{unknown}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The HTTP face, over real sockets and without.
+
+// clippy.toml allows it in tests; this extends it to what the tests share.
+#![allow(clippy::unwrap_used)]
+
+mod auth;
+mod bad_input;
+mod body_limits;
+mod connections;
+#[path = "../../../sd-engine/tests/it/generator.rs"]
+mod generator;
+mod images;
+mod jobs;
+mod lifecycle;
+mod protocol;
+mod stream;
+mod support;
