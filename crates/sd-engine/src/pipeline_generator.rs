@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use operations_contract::{Feature, ModelCapabilities, RngKind, Sampler, Schedule};
+use operations_contract::{Feature, ModelCapabilities, RngKind};
 use sd_inference::rng::NoiseKind;
 use sd_inference::schedulers;
 use sd_inference::{Generation, GenerationRequest, Pipeline};
@@ -142,6 +142,8 @@ fn failure(error: sd_inference::Error) -> GeneratorError {
 
 #[cfg(test)]
 mod tests {
+    use operations_contract::{Sampler, Schedule};
+
     use super::*;
 
     #[test]

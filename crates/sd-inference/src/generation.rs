@@ -116,8 +116,7 @@ impl Generation {
                 "the prompt is too long for the text encoder: its last {dropped} tokens were ignored"
             )],
         };
-        let condition =
-            Condition::new(&positive, negative.as_ref(), request.num_images, width, height)?;
+        let condition = Condition::new(&positive, negative.as_ref(), request.num_images, width, height)?;
         parts.device.synchronize()?;
         let timings = Timings { text_encode: start.elapsed(), ..Timings::default() };
 

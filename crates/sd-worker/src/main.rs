@@ -1,2 +1,41 @@
-//! The `sd-worker` binary.
-fn main() {}
+//! `sd-worker`: pictures from the command line, a service for them, and a benchmark.
+//!
+//! Exit codes: 0 done; 1 the work failed; 2 the request cannot be done as it was asked; 130 interrupted.
+
+#![allow(clippy::print_stdout, reason = "a command line program prints its results")]
+
+mod args;
+mod bench;
+mod demo;
+mod exit;
+mod generate;
+mod info;
+mod logging;
+mod model;
+mod output;
+mod serve;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::start(cli.log_format, matches!(cli.command, Command::Serve(_)));
+    let result = worker::set_threads(cli.threads).and_then(|()| match cli.command {
+        Command::Generate(args) => generate::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Bench(args) => bench::run(&args, cli.threads),
+        Command::Info => info::run(),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {}", failure.message);
+            failure.kind.into()
+        }
+    }
+}

@@ -116,7 +116,9 @@ impl TextEncoder {
         let config: ClipTextConfig = opened.json(&file)?;
         let length = config.max_position_embeddings;
         let tokens = match opened.source {
-            ModelSource::Files(files) => Tokens::Clip(Box::new(ClipTokenizer::load(files, tokenizer, length)?)),
+            ModelSource::Files(files) => {
+                Tokens::Clip(Box::new(ClipTokenizer::load(files, tokenizer, length)?))
+            }
             ModelSource::Random(_) => Tokens::Bytes { length, vocabulary: config.vocab_size as u32 },
         };
         let model = ClipTextModel::load(&opened.weights(folder, "model")?, config, &opened.describe(&file))?;

@@ -72,7 +72,12 @@ impl Conv2d {
     ///
     /// # Errors
     /// As [`Weights::tensor`].
-    pub fn load(weights: &Weights, in_channels: usize, out_channels: usize, config: ConvConfig) -> Result<Self> {
+    pub fn load(
+        weights: &Weights,
+        in_channels: usize,
+        out_channels: usize,
+        config: ConvConfig,
+    ) -> Result<Self> {
         let shape = [out_channels, in_channels, config.kernel, config.kernel];
         let weights = match weights.device().is_cpu() {
             true => ConvWeights::Packed(Arc::new(PackedConv2d::new(
@@ -127,7 +132,8 @@ impl Conv2d {
             Padding::RightBottom => (Some(input.pad_right_bottom(1)?), 0),
         };
         let input = padded.as_ref().unwrap_or(input);
-        let mut output = input.raw().conv2d(weight, padding, self.config.stride, 1, 1)?.broadcast_add(bias)?;
+        let mut output =
+            input.raw().conv2d(weight, padding, self.config.stride, 1, 1)?.broadcast_add(bias)?;
         if let Some(per_channel) = inputs.per_channel {
             let (batch, channels) = per_channel.dims2()?;
             output = output.broadcast_add(&per_channel.reshape((batch, channels, 1, 1))?)?;

@@ -13,6 +13,16 @@ pub(super) fn kernels() -> Kernels {
     sd_kernels::active()
 }
 
+/// The name of the CPU kernels in use, such as `avx512`.
+pub fn cpu_kernels() -> &'static str {
+    kernels().set().name()
+}
+
+/// Which CPU kernels are in use and why, in words.
+pub fn cpu_kernels_report() -> String {
+    sd_kernels::report().to_string()
+}
+
 /// How weights of this dtype are packed.
 pub(super) fn precision(dtype: DType) -> Precision {
     match dtype {

@@ -150,7 +150,8 @@ impl FeatureMap {
 
     /// Zeros beyond the right and the lower border of a channels-first map.
     pub(super) fn pad_right_bottom(&self, amount: usize) -> Result<Self> {
-        let tensor = self.tensor.pad_with_zeros(D::Minus1, 0, amount)?.pad_with_zeros(D::Minus2, 0, amount)?;
+        let tensor =
+            self.tensor.pad_with_zeros(D::Minus1, 0, amount)?.pad_with_zeros(D::Minus2, 0, amount)?;
         Ok(Self { tensor })
     }
 }

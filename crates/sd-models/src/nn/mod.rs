@@ -18,6 +18,7 @@ mod norm;
 pub use activation::Activation;
 pub use attention::{Mask, attention};
 pub use conv::{Conv2d, ConvConfig, ConvInputs, Padding};
+pub use cpu::{cpu_kernels, cpu_kernels_report};
 pub use embedding::{Embedding, sinusoidal_embedding};
 pub use feature_map::FeatureMap;
 pub use linear::{GegluLinear, Linear};

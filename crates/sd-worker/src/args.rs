@@ -1,0 +1,221 @@
+//! The command line. Every flag is also an environment variable `SD_WORKER_...`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use operations_contract::{RngKind, Sampler, Schedule};
+use sd_inference::RandomModel;
+
+/// Stable Diffusion on this machine: pictures from the command line, and a service that makes them.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 the work failed; 2 the request cannot be done as asked; 130 interrupted.\n\
+    Every flag is also an environment variable: --guidance-scale is SD_WORKER_GUIDANCE_SCALE."
+)]
+pub(crate) struct Cli {
+    /// Threads to compute with; 0: one for each core that this process may use.
+    #[arg(long, global = true, env = "SD_WORKER_THREADS", default_value_t = 0, value_name = "N")]
+    pub(crate) threads: usize,
+    /// How log lines look. Which ones there are is set by SD_WORKER_LOG, such as `debug` or `sd_engine=trace`.
+    #[arg(long, global = true, env = "SD_WORKER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make pictures from a text.
+    Generate(GenerateArgs),
+    /// Serve the jobs API over HTTP.
+    Serve(ServeArgs),
+    /// Measure a model on this machine.
+    Bench(BenchArgs),
+    /// Tell what this build and this machine can do.
+    Info,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which model to load, and where.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// `demo`, a folder in the diffusers layout, or a model in the hub cache (`owner/name`, `sd15`, `sdxl`, ...).
+    #[arg(long, env = "SD_WORKER_MODEL", default_value = crate::demo::NAME, value_name = "ID|PATH")]
+    pub(crate) model: String,
+    /// Where to compute: `cpu`, `cuda`, `cuda:N` or `metal`.
+    #[arg(long, env = "SD_WORKER_DEVICE", default_value = "cpu")]
+    pub(crate) device: DeviceName,
+    /// The number format of the weights.
+    #[arg(long, env = "SD_WORKER_DTYPE", value_enum, default_value_t = DtypeName::F32)]
+    pub(crate) dtype: DtypeName,
+}
+
+/// A device by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeviceName {
+    Cpu,
+    Cuda(usize),
+    Metal,
+}
+
+impl std::str::FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name.split_once(':') {
+            None if name == "cpu" => Ok(Self::Cpu),
+            None if name == "cuda" => Ok(Self::Cuda(0)),
+            None if name == "metal" => Ok(Self::Metal),
+            Some(("cuda", number)) => {
+                number.parse().map(Self::Cuda).map_err(|_| format!("`{number}` is no number of a GPU"))
+            }
+            _ => Err("known devices are cpu, cuda, cuda:N and metal".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Metal => f.write_str("metal"),
+        }
+    }
+}
+
+/// A number format by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DtypeName {
+    /// 32 bits: exactly what the reference computes.
+    F32,
+    /// 16 bits with the range of f32.
+    Bf16,
+    /// 16 bits; GPUs only.
+    F16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// What the picture should show.
+    #[arg(env = "SD_WORKER_PROMPT")]
+    pub(crate) prompt: String,
+    /// What it should not show.
+    #[arg(long, env = "SD_WORKER_NEGATIVE_PROMPT", default_value = "", hide_default_value = true)]
+    pub(crate) negative_prompt: String,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Width in pixels [default: the model's own].
+    #[arg(long, env = "SD_WORKER_WIDTH")]
+    pub(crate) width: Option<u32>,
+    /// Height in pixels [default: the model's own].
+    #[arg(long, env = "SD_WORKER_HEIGHT")]
+    pub(crate) height: Option<u32>,
+    /// Denoising steps [default: the model's own].
+    #[arg(long, env = "SD_WORKER_STEPS")]
+    pub(crate) steps: Option<u32>,
+    /// How strongly the prompt pulls; 1 turns guidance off [default: the model's own].
+    #[arg(long, env = "SD_WORKER_GUIDANCE_SCALE")]
+    pub(crate) guidance_scale: Option<f64>,
+    /// Seed of the first picture; picture k has seed + k [default: drawn].
+    #[arg(long, env = "SD_WORKER_SEED")]
+    pub(crate) seed: Option<u64>,
+    /// The solver: euler, euler_a, ddim, dpmpp_2m or unipc [default: the model's own].
+    #[arg(long, env = "SD_WORKER_SAMPLER")]
+    pub(crate) sampler: Option<Sampler>,
+    /// How noise levels are spread: normal, karras or exponential [default: the model's own].
+    #[arg(long, env = "SD_WORKER_SCHEDULE")]
+    pub(crate) schedule: Option<Schedule>,
+    /// How many pictures.
+    #[arg(long, env = "SD_WORKER_NUM_IMAGES", default_value_t = 1)]
+    pub(crate) num_images: u32,
+    /// Whose noise: torch_cpu gives the pictures that diffusers gives on the CPU.
+    #[arg(long, env = "SD_WORKER_RNG", default_value_t = RngKind::TorchCpu)]
+    pub(crate) rng: RngKind,
+    /// How many of the text encoder's last layers to leave out.
+    #[arg(long, env = "SD_WORKER_CLIP_SKIP", default_value_t = 0)]
+    pub(crate) clip_skip: u32,
+    /// The file to write: .png, .jpg or .webp. Several pictures get -1, -2, ... before the ending.
+    #[arg(long, short, env = "SD_WORKER_OUTPUT", default_value = "sd-worker.png", value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Leave the parameters out of the file.
+    #[arg(long, env = "SD_WORKER_NO_METADATA")]
+    pub(crate) no_metadata: bool,
+    /// Print one JSON object instead of text and show no progress bar.
+    #[arg(long, env = "SD_WORKER_JSON")]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Address and port; port 0 takes any free one. Other than loopback needs a token.
+    #[arg(long, env = "SD_WORKER_LISTEN", default_value = "127.0.0.1:8600", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// The bearer token that clients must send. Better given by the environment, where `ps` does not show it.
+    #[arg(long, env = "SD_WORKER_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// How many jobs may wait.
+    #[arg(long, env = "SD_WORKER_QUEUE_CAPACITY", default_value_t = 64, value_name = "JOBS",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) queue_capacity: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Measure a full-size model with random weights instead: sd15, sd21 or sdxl.
+    #[arg(long, env = "SD_WORKER_RANDOM", value_name = "FAMILY")]
+    pub(crate) random: Option<RandomModel>,
+    /// Width and height in pixels [default: the model's own].
+    #[arg(long, env = "SD_WORKER_SIZE")]
+    pub(crate) size: Option<usize>,
+    /// How often each part is measured, after one round that does not count.
+    #[arg(long, env = "SD_WORKER_ITERATIONS", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) iterations: u16,
+    /// Pictures at once.
+    #[arg(long, env = "SD_WORKER_BATCH", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) batch: u16,
+    /// Print one JSON object instead of a table.
+    #[arg(long, env = "SD_WORKER_JSON")]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every flag of every command has its variable, named after it.
+    #[test]
+    fn every_flag_is_also_an_environment_variable() {
+        let cli = Cli::command();
+        for command in cli.get_subcommands().chain([&cli]) {
+            for arg in
+                command.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str()))
+            {
+                let name = arg.get_id().as_str().to_uppercase();
+                let variable = arg.get_env().map(|name| name.to_string_lossy().into_owned());
+                assert_eq!(variable, Some(format!("SD_WORKER_{name}")), "{} {name}", command.get_name());
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `sd-worker generate`: one job on a worker of its own, through the same router as every other.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use operations_contract::{
+    Common, ErrorCode, EventImage, ImageGeneration, JobEvent, JobId, Operation, Output, Terminator, Timings,
+};
+use sd_engine::{JobRouter, JobUpdate};
+use serde_json::json;
+
+use crate::args::GenerateArgs;
+use crate::exit::{Failure, Kind};
+use crate::model;
+use crate::output::OutputFiles;
+use crate::worker::Worker;
+
+pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
+    let start = Instant::now();
+    let mut operation = operation(args);
+    // What the contract alone can refuse is refused before a model is loaded.
+    operation.validate().map_err(Failure::refused)?;
+    let output = OutputFiles::reserve(&args.output)?;
+    operation.common_mut().output =
+        Output { format: output.format(), metadata: !args.no_metadata, ..Output::default() };
+
+    let worker = Worker::new(1);
+    let (router, models) = (worker.router.clone(), worker.models.clone());
+    let engine = worker.start(model::load(&args.model)?, &args.model.model)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("no runtime: {error}")))?;
+    let finished = runtime.block_on(async {
+        models.settled().await;
+        let accepted = router.submit(operation).map_err(Failure::refused)?;
+        let finished = follow(&router, &accepted.job_id, args.json).await;
+        router.shutdown();
+        finished
+    });
+    router.shutdown();
+    engine.join().map_err(Failure::failed)?;
+    report(args, output, &finished?, start.elapsed())
+}
+
+fn operation(args: &GenerateArgs) -> Operation {
+    Operation::ImageGeneration(ImageGeneration {
+        common: Common {
+            prompt: args.prompt.clone(),
+            negative_prompt: args.negative_prompt.clone(),
+            width: args.width,
+            height: args.height,
+            steps: args.steps,
+            guidance_scale: args.guidance_scale,
+            seed: args.seed,
+            sampler: args.sampler,
+            schedule: args.schedule,
+            num_images: args.num_images,
+            clip_skip: args.clip_skip,
+            rng: args.rng,
+            ..Common::default()
+        },
+    })
+}
+
+/// What a finished job told.
+struct Done {
+    images: Vec<EventImage>,
+    timings: Timings,
+}
+
+/// Follows the job to its end, showing its progress. Ctrl-C cancels it.
+async fn follow(router: &JobRouter, id: &JobId, quiet: bool) -> Result<Done, Failure> {
+    let mut updates = router.subscribe(id, 0).ok_or_else(|| Failure::failed("the job is gone"))?;
+    let bar = progress_bar(quiet);
+    let mut done = None;
+    let mut error = None;
+    let mut interrupted = false;
+    loop {
+        let update = tokio::select! {
+            update = updates.next() => update,
+            _ = tokio::signal::ctrl_c(), if !interrupted => {
+                interrupted = true;
+                // It may have ended in this very moment; then its end is what counts.
+                let _ = router.cancel(id);
+                continue;
+            }
+        };
+        match update {
+            Some(JobUpdate::Event { event, .. }) => match event {
+                JobEvent::Started { steps, .. } => bar.set_length(steps.into()),
+                JobEvent::Progress { step, total_steps, .. } => {
+                    bar.set_length(total_steps.into());
+                    bar.set_position(step.into());
+                }
+                JobEvent::Narration { message, .. } => bar.suspend(|| eprintln!("note: {message}")),
+                JobEvent::Complete { images, timings, .. } => done = Some(Done { images, timings }),
+                JobEvent::Error(detail) => error = Some(detail),
+                _ => {}
+            },
+            Some(JobUpdate::End(end)) => {
+                bar.finish_and_clear();
+                return match (end, done, error) {
+                    (Terminator::Done, Some(done), _) => Ok(done),
+                    (Terminator::Cancelled, ..) => {
+                        Err(Failure { kind: Kind::Interrupted, message: "interrupted".into() })
+                    }
+                    (_, _, Some(detail)) if detail.code == ErrorCode::UnsupportedOperation => {
+                        Err(Failure::refused(detail.message))
+                    }
+                    (_, _, Some(detail)) => Err(Failure::failed(detail.message)),
+                    (end, ..) => Err(Failure::failed(end)),
+                };
+            }
+            None => return Err(Failure::failed("the job ended without a word")),
+        }
+    }
+}
+
+fn progress_bar(quiet: bool) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if quiet {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template("{bar:30} step {pos}/{len}  {per_sec}  {eta} left");
+    if let Ok(style) = style {
+        bar.set_style(style.with_key(
+            "per_sec",
+            |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+                // Nothing can be done about a bar that cannot be drawn.
+                let _ = write!(out, "{:.2} it/s", state.per_sec());
+            },
+        ));
+    }
+    bar
+}
+
+fn report(args: &GenerateArgs, output: OutputFiles, done: &Done, elapsed: Duration) -> Result<(), Failure> {
+    let bytes: Vec<&[u8]> = done.images.iter().map(|image| image.image.bytes()).collect();
+    let paths = output.write(&bytes)?;
+    let seconds = elapsed.as_secs_f64();
+    if args.json {
+        let images: Vec<_> = paths
+            .iter()
+            .zip(&done.images)
+            .map(|(path, image)| {
+                json!({"file": path, "seed": image.seed, "width": image.width, "height": image.height,
+                       "format": image.format})
+            })
+            .collect();
+        let report = json!({"model": args.model.model, "images": images, "elapsed_ms": elapsed.as_millis() as u64,
+                            "timings": done.timings});
+        println!("{report}");
+        return Ok(());
+    }
+    for (path, image) in paths.iter().zip(&done.images) {
+        println!("{}: {}x{}, seed {}", path.display(), image.width, image.height, image.seed);
+    }
+    println!("{seconds:.2} s ({:.2} s of them steps)", done.timings.denoise_ms as f64 / 1000.0);
+    Ok(())
+}

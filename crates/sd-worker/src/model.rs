@@ -1,0 +1,41 @@
+//! From the flags that name a model to a loaded pipeline.
+
+use sd_inference::{DType, Device, LoadOptions, ModelSource, Pipeline, registry};
+
+use crate::args::{DeviceName, DtypeName, ModelArgs};
+use crate::demo;
+use crate::exit::Failure;
+
+/// The files of the model that the flags name.
+pub(crate) fn source(name: &str) -> Result<ModelSource, Failure> {
+    if name == demo::NAME {
+        return Ok(ModelSource::Files(demo::files()));
+    }
+    registry::find(name).map(ModelSource::Files).map_err(Failure::refused)
+}
+
+/// The device and number format that the flags name.
+pub(crate) fn options(args: &ModelArgs) -> Result<LoadOptions, Failure> {
+    let device = match args.device {
+        DeviceName::Cpu => Ok(Device::Cpu),
+        DeviceName::Cuda(number) => Device::new_cuda(number),
+        DeviceName::Metal => Device::new_metal(0),
+    };
+    let device = device
+        .map_err(|error| Failure::refused(format!("device {} cannot be used: {error}", args.device)))?;
+    let dtype = match args.dtype {
+        DtypeName::F32 => DType::F32,
+        DtypeName::Bf16 => DType::BF16,
+        DtypeName::F16 => DType::F16,
+    };
+    Ok(LoadOptions { device, dtype })
+}
+
+/// Loads the model that the flags name.
+pub(crate) fn load(args: &ModelArgs) -> Result<Pipeline, Failure> {
+    let pipeline = Pipeline::load(&source(&args.model)?, &options(args)?)?;
+    for note in &pipeline.info().notes {
+        tracing::warn!("{note}");
+    }
+    Ok(pipeline)
+}

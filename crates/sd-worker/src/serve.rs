@@ -1,0 +1,120 @@
+//! `sd-worker serve`: the jobs API on a socket, until a signal ends it.
+
+use sd_http::{Api, ApiConfig, ApiToken, ServeError, Server, ServerConfig};
+use tokio::sync::oneshot;
+
+use crate::args::ServeArgs;
+use crate::exit::Failure;
+use crate::worker::Worker;
+use crate::{info, model};
+
+/// The transport's threads. They do little, but must not wait for the engine's.
+const HTTP_THREADS: usize = 2;
+
+pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(HTTP_THREADS)
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("no runtime: {error}")))?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: &ServeArgs) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let token = match &args.token {
+        Some(token) => {
+            Some(ApiToken::new(token.as_str()).map_err(|error| Failure::refused(format!("token: {error}")))?)
+        }
+        None => None,
+    };
+    let without_token = token.is_none();
+    let worker = Worker::new(args.queue_capacity.into());
+    let (router, models) = (worker.router.clone(), worker.models.clone());
+    let config = ApiConfig {
+        token,
+        version: env!("CARGO_PKG_VERSION").into(),
+        features: info::features().into_iter().map(str::to_owned).collect(),
+        ..ApiConfig::default()
+    };
+    let server = Server::bind(args.listen, Api::new(router.clone(), config), ServerConfig::default())
+        .await
+        .map_err(|error| match error {
+        ServeError::TokenRequired(_) => Failure::refused(error),
+        error => Failure::failed(error),
+    })?;
+    // Supervisors and tests read the address from this line: the port may have been chosen just now.
+    println!("listening on http://{}", server.local_addr());
+    if without_token {
+        tracing::warn!("no token: anyone on this machine may use the worker");
+    }
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(server.serve(async {
+        // A sender that is dropped stops the server as well.
+        let _ = stopped.await;
+    }));
+    // The socket answers while the model loads: /health is there at once, /ready says what it waits for.
+    let (model_args, name) = (&args.model, args.model.model.clone());
+    let loading = tokio::task::block_in_place(|| model::load(model_args));
+    let engine = match loading.and_then(|pipeline| worker.start(pipeline, &name)) {
+        Ok(engine) => engine,
+        Err(failure) => {
+            models.failed(failure.message.clone());
+            return Err(failure);
+        }
+    };
+    models.settled().await;
+    tracing::info!(model = name, device = %args.model.device, "ready");
+
+    let signal = signals.next().await;
+    tracing::info!(signal, "finishing what runs, refusing what is new");
+    router.shutdown();
+    tokio::select! {
+        () = models.stopped() => {}
+        signal = signals.next() => tracing::warn!(signal, "stopping at once"),
+    }
+    let _ = stop.send(());
+    serving.await.map_err(|error| Failure::failed(format!("the server ended badly: {error}")))?;
+    match engine.is_finished() {
+        true => engine.join().map_err(Failure::failed),
+        false => Ok(()),
+    }
+}
+
+/// SIGTERM and Ctrl-C.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let terminate = signal(SignalKind::terminate())
+                .map_err(|error| Failure::failed(format!("no signal handler: {error}")))?;
+            Ok(Self { terminate })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Waits for the next one and tells its name.
+    async fn next(&mut self) -> &'static str {
+        #[cfg(unix)]
+        {
+            tokio::select! {
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = tokio::signal::ctrl_c() => "SIGINT",
+            }
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = tokio::signal::ctrl_c().await;
+            "Ctrl-C"
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Queue, registry and engine, put together.
+
+use sd_engine::{
+    EngineHandle, GenerationEngine, JobRegistry, JobRouter, ModelBoard, PipelineGenerator, RequestQueue,
+    RequestReceiver, Retention,
+};
+use sd_inference::Pipeline;
+
+use crate::exit::Failure;
+
+/// A worker whose model may still be loading.
+pub(crate) struct Worker {
+    pub(crate) router: JobRouter,
+    pub(crate) models: ModelBoard,
+    receiver: RequestReceiver,
+}
+
+impl Worker {
+    /// A worker with room for `capacity` waiting jobs.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let (queue, receiver) = RequestQueue::new(capacity);
+        let models = ModelBoard::new();
+        let router = JobRouter::new(queue, JobRegistry::new(Retention::default()), models.clone());
+        Self { router, models, receiver }
+    }
+
+    /// Starts the engine with the loaded model, which requests call `name`.
+    pub(crate) fn start(self, pipeline: Pipeline, name: &str) -> Result<EngineHandle, Failure> {
+        let generator = PipelineGenerator::new(pipeline, name, Vec::new());
+        GenerationEngine::new(generator, self.receiver, self.models)
+            .start()
+            .map_err(|error| Failure::failed(format!("the engine's thread cannot be started: {error}")))
+    }
+}
+
+/// Sets how many threads compute.
+pub(crate) fn set_threads(threads: usize) -> Result<(), Failure> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|index| format!("compute-{index}"))
+        .build_global()
+        .map_err(|error| Failure::failed(format!("{threads} threads cannot be started: {error}")))
+}
