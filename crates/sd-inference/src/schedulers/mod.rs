@@ -65,7 +65,7 @@ pub trait Scheduler: Send {
     fn timesteps(&self) -> &[f64];
 
     /// The noise level before each step and after the last, one more than there are timesteps, as the ratio of noise
-    /// to signal. In the first one of a `ddim` with zero terminal SNR there is no signal: it is infinite.
+    /// to signal. Always finite: a level without any signal (zero terminal SNR) counts as 4096.
     fn sigmas(&self) -> &[f32];
 
     /// What standard normal noise is multiplied by to be the first sample.
