@@ -1,7 +1,7 @@
 //! Elementwise functions.
 #![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
 
-use crate::element::{Element, Lanes};
+use crate::element::{Element, Lanes, typed};
 use crate::error::expect;
 use crate::parallel::{self, Shared};
 use crate::simd::{Kernel, Simd, math};
@@ -62,6 +62,10 @@ const CHUNK: usize = 16 * 1024;
 impl Kernels {
     /// Applies `activation` to each value in place.
     pub fn activate<T: Element>(self, activation: Activation, values: &mut [T]) {
+        typed!(T::output(values, None), values, _ => self.activate_typed(activation, values));
+    }
+
+    fn activate_typed<T: Lanes>(self, activation: Activation, values: &mut [T]) {
         let data = Shared(values.as_mut_ptr());
         let len = values.len();
         parallel::for_each(len.div_ceil(CHUNK), |task| {
@@ -75,12 +79,24 @@ impl Kernels {
     /// Gated activation: `output[r, j] = input[r, j] * activation(input[r, width + j])`.
     ///
     /// `input` is (rows, 2 * width) and `output` (rows, width); with [`Activation::Gelu`] this is GEGLU.
-    pub fn gate<T: Element>(
+    pub fn gate<I: Element, O: Element>(
         self,
         activation: Activation,
-        input: &[T],
+        input: &[I],
         width: usize,
-        output: &mut [T],
+        output: &mut [O],
+    ) -> Result<(), KernelError> {
+        typed!(O::output(output, None), output, _ => {
+            typed!(I::values(input), input => self.gate_typed(activation, input, width, output))
+        })
+    }
+
+    fn gate_typed<I: Lanes, O: Lanes>(
+        self,
+        activation: Activation,
+        input: &[I],
+        width: usize,
+        output: &mut [O],
     ) -> Result<(), KernelError> {
         let rows = output.len().checked_div(width).unwrap_or(0);
         expect("gate: output values", rows * width, output.len())?;
@@ -100,6 +116,12 @@ impl Kernels {
 
     /// Rounds f32 to bf16 (to nearest even, NaN stays NaN), or widens bf16 to f32, or copies.
     pub fn convert<I: Element, O: Element>(self, input: &[I], output: &mut [O]) -> Result<(), KernelError> {
+        typed!(O::output(output, None), output, _ => {
+            typed!(I::values(input), input => self.convert_typed(input, output))
+        })
+    }
+
+    fn convert_typed<I: Lanes, O: Lanes>(self, input: &[I], output: &mut [O]) -> Result<(), KernelError> {
         expect("convert: output values", input.len(), output.len())?;
         let data = Shared(output.as_mut_ptr());
         parallel::for_each(input.len().div_ceil(CHUNK), |task| {
@@ -149,13 +171,13 @@ impl<T: Lanes> Kernel for Activate<'_, T> {
     }
 }
 
-struct Gate<'a, T> {
+struct Gate<'a, I, O> {
     activation: Activation,
-    values: &'a [T],
-    output: &'a mut [T],
+    values: &'a [I],
+    output: &'a mut [O],
 }
 
-impl<T: Lanes> Gate<'_, T> {
+impl<I: Lanes, O: Lanes> Gate<'_, I, O> {
     #[inline(always)]
     fn map<S: Simd, A: Map>(self, s: S) {
         let width = self.output.len();
@@ -165,18 +187,18 @@ impl<T: Lanes> Gate<'_, T> {
         unsafe {
             let gates = values.add(width);
             while j + S::LANES <= width {
-                let gate = A::map(s, T::load(s, gates.add(j)));
-                T::store(s, output.add(j), s.mul(T::load(s, values.add(j)), gate));
+                let gate = A::map(s, I::load(s, gates.add(j)));
+                O::store(s, output.add(j), s.mul(I::load(s, values.add(j)), gate));
                 j += S::LANES;
             }
             let n = width - j;
-            let gate = A::map(s, T::load_n(s, gates.add(j), n));
-            T::store_n(s, output.add(j), s.mul(T::load_n(s, values.add(j), n), gate), n);
+            let gate = A::map(s, I::load_n(s, gates.add(j), n));
+            O::store_n(s, output.add(j), s.mul(I::load_n(s, values.add(j), n), gate), n);
         }
     }
 }
 
-impl<T: Lanes> Kernel for Gate<'_, T> {
+impl<I: Lanes, O: Lanes> Kernel for Gate<'_, I, O> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::element::{Element, Lanes};
+use crate::element::{Element, Lanes, Output, Values, typed};
 use crate::error::expect;
 use crate::gemm::epilogue::Target;
 use crate::gemm::gather::{Dense, Gather};
@@ -173,34 +173,41 @@ impl PackedConv2d {
         output: &mut [O],
         epilogue: ConvEpilogue<'_, O>,
     ) -> Result<(), KernelError> {
+        let ConvEpilogue { per_image, activation, residual } = epilogue;
+        self.run(I::values(input), shape, O::output(output, residual), per_image, activation)
+    }
+
+    fn run(
+        &self,
+        input: Values<'_>,
+        shape: ImageShape,
+        output: Output<'_>,
+        per_image: Option<&[f32]>,
+        activation: Activation,
+    ) -> Result<(), KernelError> {
         let to = self.output_shape(shape)?;
         expect("convolution: input values", shape.len(), input.len())?;
         expect("convolution: output values", to.len(), output.len())?;
-        if let Some(residual) = epilogue.residual {
-            expect("convolution: residual values", to.len(), residual.len())?;
-        }
-        if let Some(per_image) = epilogue.per_image {
+        output.check("convolution: residual values")?;
+        if let Some(per_image) = per_image {
             expect("convolution: per-image values", to.images * to.channels, per_image.len())?;
         }
         let pixels = to.height * to.width;
-        let target = Target {
-            output: output.as_mut_ptr(),
-            stride: to.channels,
-            residual: epilogue.residual,
-            per_image: epilogue.per_image.map(|values| (values, pixels)),
-            activation: epilogue.activation,
-            gated: false,
-        };
-        if self.kernel == [1, 1] && self.geometry == ConvGeometry::padded(0) {
-            let source = Dense { data: input, rows: shape.images * pixels, depth: self.channels };
-            // SAFETY: the lengths were checked above.
-            unsafe { multiply(&source, &self.b, &target) };
-        } else {
-            let [height, width] = self.kernel;
-            let source = Windows { input, shape, to, kernel: [height, width], geometry: self.geometry };
-            // SAFETY: the lengths were checked above.
-            unsafe { multiply(&source, &self.b, &target) };
-        }
+        let per_image = per_image.map(|values| (values, pixels));
+        let (geometry, kernel, stride) = (self.geometry, self.kernel, to.channels);
+        typed!(output, values, residual => {
+            let output = values.as_mut_ptr();
+            let target = Target { output, stride, residual, per_image, activation, gated: false };
+            typed!(input, input => if kernel == [1, 1] && geometry == ConvGeometry::padded(0) {
+                let source = Dense { data: input, rows: shape.images * pixels, depth: self.channels };
+                // SAFETY: the lengths were checked above.
+                unsafe { multiply(&source, &self.b, &target) };
+            } else {
+                let source = Windows { input, shape, to, kernel, geometry };
+                // SAFETY: the lengths were checked above.
+                unsafe { multiply(&source, &self.b, &target) };
+            });
+        });
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use crate::KernelError;
+use crate::amx::Tiles;
 use crate::simd::portable::Portable;
 use crate::simd::{Kernel, Simd};
 
@@ -64,13 +65,16 @@ impl FromStr for KernelSet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kernels {
     set: KernelSet,
+    /// The set that runs everything but tiles.
+    vectors: KernelSet,
+    tiles: Option<Tiles>,
 }
 
 impl Kernels {
     /// The kernels of `set`, or why they cannot run here.
     pub fn new(set: KernelSet) -> Result<Self, KernelError> {
         match unavailable(set) {
-            None => Ok(Self { set }),
+            None => Ok(Self::assume(set)),
             Some(reason) => Err(KernelError::Unavailable { set, reason }),
         }
     }
@@ -83,7 +87,24 @@ impl Kernels {
     /// The fastest set that runs here.
     pub fn detect() -> Self {
         let set = KernelSet::ALL.into_iter().rev().find(|set| unavailable(*set).is_none());
-        Self { set: set.unwrap_or(KernelSet::Scalar) }
+        Self::assume(set.unwrap_or(KernelSet::Scalar))
+    }
+
+    /// The kernels of a set that was found available.
+    fn assume(set: KernelSet) -> Self {
+        let (vectors, tiles) = match set {
+            KernelSet::Amx => (KernelSet::Avx512, Some(Tiles::Hardware)),
+            _ => (set, None),
+        };
+        Self { set, vectors, tiles }
+    }
+
+    /// The AMX kernels with tiles multiplied by plain Rust: slow, for testing all but the tile instructions
+    /// where there are none.
+    #[doc(hidden)]
+    pub fn emulated_amx() -> Self {
+        let vectors = Self::detect().vectors;
+        Self { set: KernelSet::Amx, vectors, tiles: Some(Tiles::Emulated) }
     }
 
     /// What the environment variable `SD_KERNELS` asks for, or the fastest set where it is not set.
@@ -101,12 +122,17 @@ impl Kernels {
 
     /// Whether bf16 matrix products run on bf16 hardware instead of widening to f32.
     pub fn native_bf16(self) -> bool {
-        self.set == KernelSet::Amx
+        self.tiles.is_some()
+    }
+
+    /// Who multiplies matrix tiles, if anyone.
+    pub(crate) fn tiles(self) -> Option<Tiles> {
+        self.tiles
     }
 
     /// f32 values in a vector of this set.
     pub(crate) fn lanes(self) -> usize {
-        match self.set {
+        match self.vectors {
             KernelSet::Scalar => Portable::LANES,
             KernelSet::Avx2 => 8,
             KernelSet::Avx512 | KernelSet::Amx => 16,
@@ -115,7 +141,7 @@ impl Kernels {
 
     /// Rows of the largest f32 matrix tile.
     pub(crate) fn tile_rows(self) -> usize {
-        match self.set {
+        match self.vectors {
             KernelSet::Scalar => Portable::MR,
             KernelSet::Avx2 => 6,
             KernelSet::Avx512 | KernelSet::Amx => 12,
@@ -125,7 +151,7 @@ impl Kernels {
     /// Runs `kernel` compiled for this set.
     #[inline]
     pub(crate) fn dispatch<K: Kernel>(self, kernel: K) -> K::Out {
-        match self.set {
+        match self.vectors {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a Kernels of this set exists only after `unavailable` found AVX2 and FMA.
             KernelSet::Avx2 => unsafe { run_avx2(kernel) },

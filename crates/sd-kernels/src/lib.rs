@@ -26,7 +26,6 @@
 //! ```
 
 mod activation;
-#[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
 mod buffer;

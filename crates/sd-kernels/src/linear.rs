@@ -1,7 +1,7 @@
 //! Fully connected layers.
 #![allow(unsafe_code)]
 
-use crate::element::Element;
+use crate::element::{Element, Output, Values, typed};
 use crate::error::expect;
 use crate::gemm::epilogue::Target;
 use crate::gemm::gather::Dense;
@@ -95,22 +95,29 @@ impl PackedLinear {
         output: &mut [O],
         epilogue: Epilogue<'_, O>,
     ) -> Result<(), KernelError> {
+        self.run(I::values(input), rows, O::output(output, epilogue.residual), epilogue.activation)
+    }
+
+    fn run(
+        &self,
+        input: Values<'_>,
+        rows: usize,
+        output: Output<'_>,
+        activation: Activation,
+    ) -> Result<(), KernelError> {
         expect("linear: input values", rows * self.inputs(), input.len())?;
         expect("linear: output values", rows * self.outputs(), output.len())?;
-        if let Some(residual) = epilogue.residual {
-            expect("linear: residual values", output.len(), residual.len())?;
-        }
-        let source = Dense { data: input, rows, depth: self.inputs() };
-        let target = Target {
-            output: output.as_mut_ptr(),
-            stride: self.outputs(),
-            residual: epilogue.residual,
-            per_image: None,
-            activation: epilogue.activation,
-            gated: self.b.columns == Columns::Gated,
-        };
-        // SAFETY: the lengths were checked above.
-        unsafe { multiply(&source, &self.b, &target) };
+        output.check("linear: residual values")?;
+        let (stride, gated) = (self.outputs(), self.b.columns == Columns::Gated);
+        typed!(output, values, residual => {
+            let output = values.as_mut_ptr();
+            let target = Target { output, stride, residual, per_image: None, activation, gated };
+            typed!(input, data => {
+                let source = Dense { data, rows, depth: self.inputs() };
+                // SAFETY: the lengths were checked above.
+                unsafe { multiply(&source, &self.b, &target) };
+            });
+        });
         Ok(())
     }
 }

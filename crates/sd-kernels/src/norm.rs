@@ -3,7 +3,7 @@
 
 use crate::activation::{Identity, Map, Silu};
 use crate::buffer::with_scratch;
-use crate::element::{Element, Lanes};
+use crate::element::{Element, Lanes, typed};
 use crate::error::expect;
 use crate::parallel::{self, Shared};
 use crate::simd::{Kernel, Simd, math};
@@ -30,6 +30,21 @@ impl Kernels {
     /// Statistics are taken in one pass, shifted by the first pixel so that a large mean costs no precision,
     /// in f32 for blocks of pixels and f64 beyond.
     pub fn group_norm<I: Element, O: Element>(
+        self,
+        input: &[I],
+        [images, pixels, channels]: [usize; 3],
+        groups: usize,
+        params: NormParams<'_>,
+        silu: bool,
+        output: &mut [O],
+    ) -> Result<(), KernelError> {
+        let shape = [images, pixels, channels];
+        typed!(O::output(output, None), output, _ => typed!(I::values(input), input => {
+            self.group_norm_typed(input, shape, groups, params, silu, output)
+        }))
+    }
+
+    fn group_norm_typed<I: Element, O: Element>(
         self,
         input: &[I],
         [images, pixels, channels]: [usize; 3],
@@ -93,9 +108,11 @@ impl Kernels {
         expect("layer norm: output values", input.len(), output.len())?;
         expect("layer norm: weight values", channels, params.weight.len())?;
         expect("layer norm: bias values", channels, params.bias.len())?;
-        self.rows("layer norm: input values", input, channels, output, |kernels, input, output| {
-            kernels.dispatch(LayerNorm { input, params, output });
-        })
+        typed!(O::output(output, None), output, _ => typed!(I::values(input), input => {
+            self.rows("layer norm: input values", input, channels, output, |kernels, input, output| {
+                kernels.dispatch(LayerNorm { input, params, output });
+            })
+        }))
     }
 
     /// Softmax of each row of `input`, (rows, width): `exp(x - max) / sum`.
@@ -106,11 +123,13 @@ impl Kernels {
         output: &mut [O],
     ) -> Result<(), KernelError> {
         expect("softmax: output values", input.len(), output.len())?;
-        self.rows("softmax: input values", input, width, output, |kernels, input, output| {
-            with_scratch(width, |scratch| {
-                kernels.dispatch(Softmax { input, scratch: &mut scratch[..width], output });
-            });
-        })
+        typed!(O::output(output, None), output, _ => typed!(I::values(input), input => {
+            self.rows("softmax: input values", input, width, output, |kernels, input, output| {
+                with_scratch(width, |scratch| {
+                    kernels.dispatch(Softmax { input, scratch: &mut scratch[..width], output });
+                });
+            })
+        }))
     }
 
     /// Runs `work` on each row.

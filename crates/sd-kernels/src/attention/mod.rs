@@ -3,15 +3,19 @@
 
 mod pack;
 mod softmax;
+mod tiles;
 
+use half::bf16;
+
+use crate::amx::Tiles;
 use crate::buffer::{carve, line_up, with_scratch};
-use crate::element::Element;
+use crate::element::{Element, Output, Values, typed};
 use crate::error::{expect, expect_at_least};
 use crate::gemm::micro::{A_STRIDE, DEPTH, RunTile, Tile};
 use crate::parallel::{self, Shared};
 use crate::{KernelError, Kernels};
 use pack::{CopyQueries, PackKeys, PackValues};
-use softmax::{Divide, OnlineSoftmax};
+use softmax::{Divide, OnlineSoftmax, Rescale};
 
 /// The sizes of an attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,13 +48,23 @@ impl<'a, T> Rows<'a, T> {
         Self { data, stride: width }
     }
 
-    fn check(&self, what: &'static str, rows: usize, width: usize) -> Result<(), KernelError> {
+    fn fits(&self, what: &'static str, rows: usize, width: usize) -> Result<(), KernelError> {
         if rows == 0 || width == 0 {
             return Ok(());
         }
         expect_at_least(what, width, self.stride)?;
         expect_at_least(what, (rows - 1) * self.stride + width, self.data.len())
     }
+}
+
+fn check_views<T>(
+    [q, k, v]: [&Rows<'_, T>; 3],
+    [queries, keys]: [usize; 2],
+    width: usize,
+) -> Result<(), KernelError> {
+    q.fits("attention: query values", queries, width)?;
+    k.fits("attention: key values", keys, width)?;
+    v.fits("attention: value values", keys, width)
 }
 
 /// Which keys a query attends to. A query without any gives zeros.
@@ -86,19 +100,80 @@ impl Kernels {
         mask: Mask<'_>,
         output: &mut [O],
     ) -> Result<(), KernelError> {
-        let AttentionShape { batch, heads, queries, keys, head_dim } = shape;
+        let plan = Plan { kernels: self, shape, scale, mask };
+        let views = match [q, k, v].map(|rows| I::values(rows.data)) {
+            [Values::F32(q_data), Values::F32(k_data), Values::F32(v_data)] => Views::F32(
+                Rows { data: q_data, stride: q.stride },
+                Rows { data: k_data, stride: k.stride },
+                Rows { data: v_data, stride: v.stride },
+            ),
+            [Values::Bf16(q_data), Values::Bf16(k_data), Values::Bf16(v_data)] => Views::Bf16(
+                Rows { data: q_data, stride: q.stride },
+                Rows { data: k_data, stride: k.stride },
+                Rows { data: v_data, stride: v.stride },
+            ),
+            _ => return Err(KernelError::Unsupported("attention of mixed element types")),
+        };
+        plan.check(&views, O::output(output, None))
+    }
+}
+
+/// Queries, keys and values of either element type.
+#[derive(Clone, Copy)]
+enum Views<'a> {
+    F32(Rows<'a, f32>, Rows<'a, f32>, Rows<'a, f32>),
+    Bf16(Rows<'a, bf16>, Rows<'a, bf16>, Rows<'a, bf16>),
+}
+
+/// What all tasks of one attention share.
+struct Plan<'a> {
+    kernels: Kernels,
+    shape: AttentionShape,
+    scale: f32,
+    mask: Mask<'a>,
+}
+
+impl Plan<'_> {
+    /// Checks the sizes and runs what fits the element type.
+    fn check(&self, views: &Views<'_>, output: Output<'_>) -> Result<(), KernelError> {
+        let AttentionShape { batch, heads, queries, keys, head_dim } = self.shape;
         let width = heads * head_dim;
-        q.check("attention: query values", batch * queries, width)?;
-        k.check("attention: key values", batch * keys, width)?;
-        v.check("attention: value values", batch * keys, width)?;
+        match views {
+            Views::F32(q, k, v) => check_views([q, k, v], [batch * queries, batch * keys], width)?,
+            Views::Bf16(q, k, v) => check_views([q, k, v], [batch * queries, batch * keys], width)?,
+        }
         expect("attention: output values", batch * queries * width, output.len())?;
-        if let Mask::Keys(allowed) = mask {
+        if let Mask::Keys(allowed) = self.mask {
             expect("attention: mask values", batch * keys, allowed.len())?;
         }
-        if output.is_empty() {
+        if output.len() == 0 {
             return Ok(());
         }
-        let plan = Plan { kernels: self, shape, scale, mask };
+        // SAFETY: the views and the output were checked.
+        typed!(output, output, _ => unsafe {
+            match (*views, self.kernels.tiles()) {
+                (Views::F32(q, k, v), _) => self.run(q, k, v, output),
+                (Views::Bf16(q, k, v), Some(tiles)) => self.run_on_tiles(tiles, q, k, v, output),
+                (Views::Bf16(q, k, v), None) => self.run(q, k, v, output),
+            }
+        });
+        Ok(())
+    }
+
+    /// Packs keys and values, then takes the queries block by block.
+    ///
+    /// # Safety
+    /// The views and the output fit the shape.
+    unsafe fn run<I: Element, O: Element>(
+        &self,
+        q: Rows<'_, I>,
+        k: Rows<'_, I>,
+        v: Rows<'_, I>,
+        output: &mut [O],
+    ) {
+        let plan = self;
+        let AttentionShape { batch, heads, queries, keys, head_dim } = self.shape;
+        let width = heads * head_dim;
         let (key_len, value_len) = (plan.packed(keys, head_dim), plan.packed(head_dim, keys));
         let blocks = queries.div_ceil(QUERIES);
         with_scratch(batch * heads * (key_len + value_len), |scratch| {
@@ -110,10 +185,22 @@ impl Kernels {
                 unsafe {
                     let keys_at = k.data.as_ptr().wrapping_add(sequence * k.stride + head_at);
                     let to = packed.at(head * len);
-                    self.dispatch(PackKeys { from: keys_at, stride: k.stride, rows: keys, head_dim, to });
+                    plan.kernels.dispatch(PackKeys {
+                        from: keys_at,
+                        stride: k.stride,
+                        rows: keys,
+                        head_dim,
+                        to,
+                    });
                     let values_at = v.data.as_ptr().wrapping_add(sequence * v.stride + head_at);
                     let to = to.add(key_len);
-                    self.dispatch(PackValues { from: values_at, stride: v.stride, rows: keys, head_dim, to });
+                    plan.kernels.dispatch(PackValues {
+                        from: values_at,
+                        stride: v.stride,
+                        rows: keys,
+                        head_dim,
+                        to,
+                    });
                 }
             });
             let (packed, output) = (&*scratch, Shared(output.as_mut_ptr()));
@@ -129,19 +216,74 @@ impl Kernels {
                 unsafe { plan.block(head / heads, rows, from, q.stride, keys, values, to) };
             });
         });
-        Ok(())
     }
-}
 
-/// What all tasks of one attention share.
-struct Plan<'a> {
-    kernels: Kernels,
-    shape: AttentionShape,
-    scale: f32,
-    mask: Mask<'a>,
-}
+    /// As [`run`](Self::run), on matrix tiles.
+    ///
+    /// # Safety
+    /// The views and the output fit the shape.
+    unsafe fn run_on_tiles<O: Element>(
+        &self,
+        tiles: Tiles,
+        q: Rows<'_, bf16>,
+        k: Rows<'_, bf16>,
+        v: Rows<'_, bf16>,
+        output: &mut [O],
+    ) {
+        let AttentionShape { batch, heads, queries, keys, head_dim } = self.shape;
+        let width = heads * head_dim;
+        let (key_len, value_len) = (tiles::packed(keys, head_dim), tiles::packed(head_dim, keys));
+        let blocks = queries.div_ceil(tiles::QUERIES);
+        let len = key_len + value_len;
+        // Two bf16 values to an f32 of scratch.
+        with_scratch(batch * heads * len / 2, |scratch| {
+            let packed = Shared(scratch.as_mut_ptr().cast::<bf16>());
+            parallel::for_each(batch * heads, |head| {
+                let (sequence, head_at) = (head / heads * keys, head % heads * head_dim);
+                let (rows, to) = (keys, packed.at(head * len));
+                let from = k.data.as_ptr().wrapping_add(sequence * k.stride + head_at);
+                self.kernels.dispatch(tiles::PackKeys { from, stride: k.stride, rows, head_dim, to });
+                let from = v.data.as_ptr().wrapping_add(sequence * v.stride + head_at);
+                let to = to.wrapping_add(key_len);
+                self.kernels.dispatch(tiles::PackValues { from, stride: v.stride, rows, head_dim, to });
+            });
+            let output = Shared(output.as_mut_ptr());
+            parallel::for_each(batch * heads * blocks, |task| {
+                let (head, block) = (task / blocks, task % blocks);
+                let keys = packed.at(head * len);
+                let (sequence, head_at) = (head / heads * queries, head % heads * head_dim);
+                let rows = block * tiles::QUERIES..queries.min((block + 1) * tiles::QUERIES);
+                let first = sequence + rows.start;
+                let from = q.data.as_ptr().wrapping_add(first * q.stride + head_at);
+                let to = output.at(first * width + head_at);
+                let values = keys.wrapping_add(key_len);
+                // SAFETY: the views fit; the blocks of queries and heads do not overlap.
+                unsafe { self.tile_block(tiles, head / heads, rows, from, q.stride, keys, values, to) };
+            });
+        });
+    }
 
-impl Plan<'_> {
+    /// How many keys some query before `end` may see.
+    fn keys_seen(&self, end: usize) -> usize {
+        match self.mask {
+            Mask::Causal => self.shape.keys.min(end),
+            _ => self.shape.keys,
+        }
+    }
+
+    /// The first row's position, if a query sees no later keys.
+    fn causal_from(&self, rows: &std::ops::Range<usize>) -> Option<usize> {
+        matches!(self.mask, Mask::Causal).then_some(rows.start)
+    }
+
+    /// Sets the scores of masked keys to minus infinity.
+    fn hide(&self, scores: &mut [f32], stride: usize, rows: usize, allowed: &[bool]) {
+        for row in scores.chunks_exact_mut(stride).take(rows) {
+            let masked = row.iter_mut().zip(allowed).filter(|(_, allowed)| !**allowed);
+            masked.for_each(|(score, _)| *score = f32::NEG_INFINITY);
+        }
+    }
+
     /// f32 values of a right-hand matrix of `columns` columns packed in panels.
     fn packed(&self, columns: usize, depth: usize) -> usize {
         line_up(columns.next_multiple_of(self.kernels.panel()) * depth)
@@ -187,11 +329,7 @@ impl Plan<'_> {
                 let to = q[step * area..].as_mut_ptr();
                 kernels.dispatch(CopyQueries { from, stride, rows: rows.len(), width: part.len(), to });
             }
-            let end = match self.mask {
-                // Later keys are masked for every query of the block.
-                Mask::Causal => self.shape.keys.min(rows.end),
-                _ => self.shape.keys,
-            };
+            let end = self.keys_seen(rows.end);
             for start in (0..end).step_by(KEYS) {
                 let block = start..end.min(start + KEYS);
                 for step in 0..steps {
@@ -209,20 +347,14 @@ impl Plan<'_> {
                 }
                 if let Mask::Keys(allowed) = self.mask {
                     let allowed = &allowed[sequence * self.shape.keys..][block.clone()];
-                    for row in scores.chunks_exact_mut(A_STRIDE).take(rows.len()) {
-                        let masked = row.iter_mut().zip(allowed).filter(|(_, allowed)| !**allowed);
-                        masked.for_each(|(score, _)| *score = f32::NEG_INFINITY);
-                    }
+                    self.hide(scores, A_STRIDE, rows.len(), allowed);
                 }
                 kernels.dispatch(OnlineSoftmax {
                     scores,
                     keys: block.clone(),
-                    causal_from: matches!(self.mask, Mask::Causal).then_some(rows.start),
-                    scale: self.scale,
-                    tops,
-                    sums,
-                    out,
-                    out_stride,
+                    causal_from: self.causal_from(&rows),
+                    scale: self.scale * std::f32::consts::LOG2_E,
+                    rescale: Rescale { tops, sums, out, out_stride },
                 });
                 let product = Product {
                     a: scores,

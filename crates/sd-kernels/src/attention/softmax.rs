@@ -1,20 +1,12 @@
-//! The softmax of attention, over one block of keys after another.
+//! The softmax of attention, over one block of keys after another, in powers of two.
 #![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
 
 use crate::element::Lanes;
 use crate::gemm::micro::A_STRIDE;
 use crate::simd::{Kernel, Simd, math};
 
-/// Turns a block's scores into weights relative to each row's greatest score so far, and scales what the row
-/// has summed when that grows.
-pub(super) struct OnlineSoftmax<'a> {
-    /// Rows `A_STRIDE` apart; becomes `exp(scale * score - top)`.
-    pub(super) scores: &'a mut [f32],
-    /// The block's keys.
-    pub(super) keys: std::ops::Range<usize>,
-    /// The first row's position, if a query sees no later keys.
-    pub(super) causal_from: Option<usize>,
-    pub(super) scale: f32,
+/// What each row of a block has summed so far.
+pub(super) struct Rescale<'a> {
     /// Each row's greatest scaled score.
     pub(super) tops: &'a mut [f32],
     /// Each row's sum of weights.
@@ -24,12 +16,77 @@ pub(super) struct OnlineSoftmax<'a> {
     pub(super) out_stride: usize,
 }
 
+impl Rescale<'_> {
+    /// Number of rows.
+    #[inline(always)]
+    pub(super) fn rows(&self) -> usize {
+        self.tops.len()
+    }
+
+    /// The greatest score of a row, given that of its new block. Finite if all scores are, or all are masked.
+    #[inline(always)]
+    pub(super) fn top(&self, row: usize, block: f32) -> f32 {
+        let top = self.tops[row].max(block);
+        // All masked so far: any finite shift gives weights of zero.
+        if top == f32::NEG_INFINITY { 0.0 } else { top }
+    }
+
+    /// Scales what the row has summed to its new greatest score and adds the block's weights.
+    ///
+    /// # Safety
+    /// `out_stride` is a multiple of the vector's lanes.
+    #[inline(always)]
+    pub(super) unsafe fn grow<S: Simd>(&mut self, s: S, row: usize, top: f32, weights: f32) {
+        let before = self.tops[row];
+        if before != top {
+            let mut lanes = [0f32; 16];
+            s.store(lanes.as_mut_ptr(), math::exp2(s, s.splat(before - top)));
+            let factor = s.splat(lanes[0]);
+            let out = self.out[row * self.out_stride..][..self.out_stride].as_mut_ptr();
+            for i in (0..self.out_stride).step_by(S::LANES) {
+                s.store(out.add(i), s.mul(s.load(out.add(i)), factor));
+            }
+            self.sums[row] *= lanes[0];
+            self.tops[row] = top;
+        }
+        self.sums[row] += weights;
+    }
+}
+
+/// The greatest value; NaN may be skipped, since the weights' sum will show it.
+///
+/// # Safety
+/// None beyond the slice's own.
+#[inline(always)]
+pub(super) unsafe fn greatest<S: Simd>(s: S, scores: &[f32]) -> f32 {
+    let whole = scores.len() / S::LANES * S::LANES;
+    let p = scores.as_ptr();
+    let mut top = s.splat(f32::NEG_INFINITY);
+    for i in (0..whole).step_by(S::LANES) {
+        top = s.max(top, s.load(p.add(i)));
+    }
+    scores[whole..].iter().fold(s.greatest(top), |top, score| top.max(*score))
+}
+
+/// Turns a block's scores into weights relative to each row's greatest score so far.
+pub(super) struct OnlineSoftmax<'a> {
+    /// Rows `A_STRIDE` apart; becomes `2^(scale * score - top)`.
+    pub(super) scores: &'a mut [f32],
+    /// The block's keys.
+    pub(super) keys: std::ops::Range<usize>,
+    /// The first row's position, if a query sees no later keys.
+    pub(super) causal_from: Option<usize>,
+    /// The scale of the scores times the logarithm that makes powers of two of exponentials.
+    pub(super) scale: f32,
+    pub(super) rescale: Rescale<'a>,
+}
+
 impl Kernel for OnlineSoftmax<'_> {
     type Out = ();
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd>(mut self, s: S) {
         let scale = s.splat(self.scale);
-        for row in 0..self.tops.len() {
+        for row in 0..self.rescale.rows() {
             let scores = &mut self.scores[row * A_STRIDE..][..self.keys.len()];
             let seen = match self.causal_from {
                 Some(first) => (first + row + 1).saturating_sub(self.keys.start).min(scores.len()),
@@ -42,47 +99,26 @@ impl Kernel for OnlineSoftmax<'_> {
             }
             let whole = seen / S::LANES * S::LANES;
             let n = seen - whole;
-            let p = scores.as_mut_ptr();
-            // SAFETY: every access is within `scores` or within the row of `out`.
+            // SAFETY: every access is within `scores`.
             unsafe {
-                let mut top = s.splat(f32::NEG_INFINITY);
-                for i in (0..whole).step_by(S::LANES) {
-                    top = s.max(top, s.load(p.add(i)));
-                }
-                let mut greatest = s.greatest(top);
-                for score in &scores[whole..] {
-                    greatest = greatest.max(*score);
-                }
-                let before = self.tops[row];
-                let mut now = before.max(greatest * self.scale);
-                if now == f32::NEG_INFINITY {
-                    // All masked so far: any finite shift gives weights of zero.
-                    now = 0.0;
-                }
+                let now = self.rescale.top(row, greatest(s, scores) * self.scale);
                 let shift = s.splat(-now);
+                let p = scores.as_mut_ptr();
                 let mut sum = s.splat(0.0);
                 for i in (0..whole).step_by(S::LANES) {
-                    let e = math::exp(s, s.fma(s.load(p.add(i)), scale, shift));
+                    let e = math::exp2(s, s.fma(s.load(p.add(i)), scale, shift));
                     s.store(p.add(i), e);
                     sum = s.add(sum, e);
                 }
                 let mut total = s.sum(sum);
-                let e = math::exp(s, s.fma(s.load_n(p.add(whole), n), scale, shift));
-                s.store_n(p.add(whole), e, n);
-                for weight in &scores[whole..] {
-                    total += *weight;
-                }
-                if before != now {
-                    let mut factor = [0f32; 16];
-                    s.store(factor.as_mut_ptr(), math::exp(s, s.splat(before - now)));
-                    let out = self.out[row * self.out_stride..][..self.out_stride].as_mut_ptr();
-                    for i in (0..self.out_stride).step_by(S::LANES) {
-                        s.store(out.add(i), s.mul(s.load(out.add(i)), s.splat(factor[0])));
+                if n > 0 {
+                    let e = math::exp2(s, s.fma(s.load_n(p.add(whole), n), scale, shift));
+                    s.store_n(p.add(whole), e, n);
+                    for weight in &scores[whole..] {
+                        total += *weight;
                     }
-                    self.sums[row] *= factor[0];
-                    self.tops[row] = now;
                 }
-                self.sums[row] += total;
+                self.rescale.grow(s, row, now, total);
             }
         }
     }

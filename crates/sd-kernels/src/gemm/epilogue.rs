@@ -17,7 +17,7 @@ pub(crate) struct Target<'a, O> {
     /// Added before the activation: one row of `stride` values for each `rows` rows of the output.
     pub(crate) per_image: Option<(&'a [f32], usize)>,
     pub(crate) activation: Activation,
-    /// Whether each tile is a vector of values and a vector of gates.
+    /// Whether the first half of each tile is values and the second gates.
     pub(crate) gated: bool,
 }
 
@@ -30,6 +30,8 @@ pub(crate) struct Finish<'a, O> {
     /// The tile, rows `sums_stride` apart.
     pub(crate) sums: *const f32,
     pub(crate) sums_stride: usize,
+    /// On a gated layer, how far the gates lie behind the values: half a panel.
+    pub(crate) gates: usize,
     /// The tile's rows of the output.
     pub(crate) rows: std::ops::Range<usize>,
     /// The tile's columns of the output.
@@ -78,10 +80,9 @@ impl<O: Lanes> Finish<'_, O> {
                     v = s.add(v, load::<S, f32>(s, image.add(j), n));
                 }
                 if target.gated {
-                    // A gated tile is exactly one vector of outputs wide: the gates follow the values.
-                    let mut gate = s.load(sums.add(S::LANES));
+                    let mut gate = s.load(sums.add(self.gates + j));
                     if let Some(bias) = self.bias {
-                        gate = s.add(gate, s.load(bias.as_ptr().add(S::LANES)));
+                        gate = s.add(gate, s.load(bias.as_ptr().add(self.gates + j)));
                     }
                     v = s.mul(v, A::map(s, gate));
                 } else {

@@ -5,6 +5,7 @@ pub(crate) mod epilogue;
 pub(crate) mod gather;
 pub(crate) mod micro;
 pub(crate) mod pack;
+mod tiles;
 
 use crate::Kernels;
 use crate::buffer::{carve, line_up, with_scratch};
@@ -31,7 +32,7 @@ const BLOCK_ROWS: usize = 96;
 const BLOCK_PANELS: usize = 16;
 
 impl Kernels {
-    /// Columns of a panel of B.
+    /// Columns of a panel of B for the f32 microkernel.
     pub(crate) fn panel(self) -> usize {
         2 * self.lanes()
     }
@@ -56,21 +57,29 @@ pub(crate) unsafe fn multiply<G: Gather, O: Lanes>(a: &G, b: &PackedB, target: &
     if rows == 0 || panels == 0 {
         return;
     }
-    let row_blocks = rows.div_ceil(BLOCK_ROWS);
+    let block_rows = match &b.storage {
+        Storage::Tiles(..) => tiles::BLOCK_ROWS,
+        _ => BLOCK_ROWS,
+    };
+    let row_blocks = rows.div_ceil(block_rows);
     // Enough tasks that the threads end at about the same time, but no more copies of A than that takes.
     let wanted = (4 * rayon::current_num_threads()).div_ceil(row_blocks);
     let panel_blocks = panels.div_ceil(BLOCK_PANELS).max(wanted.min(panels));
     let block_panels = panels.div_ceil(panel_blocks);
     let panel_blocks = panels.div_ceil(block_panels);
     parallel::for_each(row_blocks * panel_blocks, |task| {
-        let (row, panel) = (task / panel_blocks * BLOCK_ROWS, task % panel_blocks * block_panels);
+        let (row, panel) = (task / panel_blocks * block_rows, task % panel_blocks * block_panels);
         let block =
-            Block { rows: row..rows.min(row + BLOCK_ROWS), panels: panel..panels.min(panel + block_panels) };
+            Block { rows: row..rows.min(row + block_rows), panels: panel..panels.min(panel + block_panels) };
         match &b.storage {
             // SAFETY: the caller's promise; tasks write disjoint blocks.
             Storage::F32(weights) => unsafe { multiply_block(a, b, weights, target, &block) },
             // SAFETY: as above.
             Storage::Bf16(weights) => unsafe { multiply_block(a, b, weights, target, &block) },
+            Storage::Tiles(tiles, weights) => {
+                // SAFETY: as above.
+                unsafe { tiles::multiply_block(a, b, weights, *tiles, target, &block) }
+            }
         }
     });
 }
@@ -85,7 +94,7 @@ unsafe fn multiply_block<G: Gather, W: Lanes, O: Lanes>(
     block: &Block,
 ) {
     let kernels = b.kernels;
-    let (width, tile_rows) = (kernels.panel(), kernels.tile_rows());
+    let (width, tile_rows) = (b.width, kernels.tile_rows());
     let rows = block.rows.len().next_multiple_of(tile_rows);
     let (steps, depth) = depth_steps(b.k);
     let tile_size = line_up(tile_rows * width);
@@ -129,6 +138,7 @@ unsafe fn multiply_block<G: Gather, W: Lanes, O: Lanes>(
                             target,
                             sums: tile_sums.as_ptr(),
                             sums_stride: width,
+                            gates: width / 2,
                             rows,
                             columns: columns.clone(),
                             bias: b.bias(panel),

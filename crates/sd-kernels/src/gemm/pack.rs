@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::Precision;
+use crate::amx::{PANEL, TILE, TILE_DEPTH, TILE_ROWS, Tiles};
 use crate::buffer::Buffer;
 use crate::error::expect;
 use crate::{KernelError, Kernels};
@@ -121,6 +122,9 @@ pub(crate) enum Storage {
     F32(Buffer<f32>),
     /// Panels of bf16 in the same order, widened as they are read.
     Bf16(Buffer<bf16>),
+    /// For each panel of 32 columns and 32 of depth, two matrix tiles of 16 columns: rows of 16 pairs of
+    /// values adjacent in depth. The last depth is filled up with zeros.
+    Tiles(Tiles, Buffer<bf16>),
 }
 
 /// The right-hand matrix of a product, B[k, n] = weight[n, k], cut in panels of two vectors' columns; a last
@@ -133,6 +137,8 @@ pub(crate) struct PackedB {
     /// Depth.
     pub(crate) k: usize,
     pub(crate) columns: Columns,
+    /// Columns of a panel.
+    pub(crate) width: usize,
     pub(crate) storage: Storage,
     bias: Option<Buffer<f32>>,
 }
@@ -179,12 +185,15 @@ impl PackedB {
         if columns == Columns::Gated && !n.is_multiple_of(2) {
             return Err(KernelError::Unsupported("a gated layer with an odd number of weight rows"));
         }
-        let width = kernels.panel();
+        let tiles = kernels.tiles().filter(|_| precision == Precision::Bf16);
+        let width = if tiles.is_some() { PANEL } else { kernels.panel() };
         let panels = panels(n, columns, width);
         let panel = |index| Panel { columns, width, n, index };
-        let storage = match precision {
-            Precision::F32 => Storage::F32(pack(&weight, panels, [channels, taps], panel, |x| x)),
-            Precision::Bf16 => Storage::Bf16(pack(&weight, panels, [channels, taps], panel, bf16::from_f32)),
+        let shape = [channels, taps];
+        let storage = match (precision, tiles) {
+            (_, Some(tiles)) => Storage::Tiles(tiles, pack_tiles(&weight, panels, shape, panel)),
+            (Precision::F32, None) => Storage::F32(pack(&weight, panels, shape, panel, |x| x)),
+            (Precision::Bf16, None) => Storage::Bf16(pack(&weight, panels, shape, panel, bf16::from_f32)),
         };
         let bias = bias.map(|bias| {
             let mut packed = Buffer::zeroed(panels * width);
@@ -195,12 +204,12 @@ impl PackedB {
             }
             packed
         });
-        Ok(Self { kernels, n, k, columns, storage, bias })
+        Ok(Self { kernels, n, k, columns, width, storage, bias })
     }
 
     /// Number of panels.
     pub(crate) fn panels(&self) -> usize {
-        panels(self.n, self.columns, self.kernels.panel())
+        panels(self.n, self.columns, self.width)
     }
 
     /// Columns of the product after the epilogue.
@@ -214,19 +223,19 @@ impl PackedB {
     /// Output columns of a full panel.
     pub(crate) fn panel_outputs(&self) -> usize {
         match self.columns {
-            Columns::Plain => self.kernels.panel(),
-            Columns::Gated => self.kernels.panel() / 2,
+            Columns::Plain => self.width,
+            Columns::Gated => self.width / 2,
         }
     }
 
     /// Whether panel `index` is one vector wide.
     pub(crate) fn narrow(&self, index: usize) -> bool {
-        narrow(self.n, self.columns, self.kernels.panel(), index)
+        narrow(self.n, self.columns, self.width, index)
     }
 
     /// The bias of panel `index`, one panel wide, if there is one.
     pub(crate) fn bias(&self, index: usize) -> Option<&[f32]> {
-        let width = self.kernels.panel();
+        let width = self.width;
         self.bias.as_ref().map(|bias| &bias[index * width..(index + 1) * width])
     }
 
@@ -234,7 +243,7 @@ impl PackedB {
     pub(crate) fn bytes(&self) -> usize {
         let weights = match &self.storage {
             Storage::F32(data) => size_of_val(&data[..]),
-            Storage::Bf16(data) => size_of_val(&data[..]),
+            Storage::Bf16(data) | Storage::Tiles(_, data) => size_of_val(&data[..]),
         };
         weights + self.bias.as_ref().map_or(0, |bias| size_of_val(&bias[..]))
     }
@@ -250,6 +259,10 @@ fn panels(n: usize, columns: Columns, width: usize) -> usize {
 fn narrow(n: usize, columns: Columns, width: usize, index: usize) -> bool {
     columns == Columns::Plain && n.saturating_sub(index * width) <= width / 2
 }
+
+/// Channels of a weight row that are copied at once: few enough that the lines which they are written to stay
+/// in cache across the columns.
+const STRETCH: usize = 32;
 
 /// Fills panels in parallel.
 fn pack<T: crate::element::Lanes>(
@@ -269,14 +282,45 @@ fn pack<T: crate::element::Lanes>(
         let panel = panel(index);
         // A narrow panel's columns lie one vector apart, in the front half of its room.
         let step = if narrow(n, columns, width, index) { width / 2 } else { width };
-        // Short stretches of channels keep the written lines in cache across the columns.
-        const STRETCH: usize = 32;
         for tap in 0..taps {
             for from in (0..channels).step_by(STRETCH) {
                 let count = STRETCH.min(channels - from);
                 for (j, row) in (0..step).filter_map(|j| Some((j, panel.row(j)?))) {
                     let to = &mut packed[(tap * channels + from) * step + j..];
                     weight.each(row * k + from * taps + tap, taps, count, |i, x| to[i * step] = convert(x));
+                }
+            }
+        }
+    });
+    packed
+}
+
+/// Fills panels of tiles in parallel.
+fn pack_tiles(
+    weight: &Weights<'_>,
+    panels: usize,
+    [channels, taps]: [usize; 2],
+    panel: impl Fn(usize) -> Panel + Sync,
+) -> Buffer<bf16> {
+    let k = channels * taps;
+    let len = k.div_ceil(TILE_DEPTH) * 2 * TILE;
+    let mut packed = Buffer::<bf16>::zeroed(panels * len);
+    if packed.is_empty() {
+        return packed;
+    }
+    packed.par_chunks_mut(len).enumerate().for_each(|(index, packed)| {
+        let panel = panel(index);
+        for tap in 0..taps {
+            for from in (0..channels).step_by(STRETCH) {
+                let count = STRETCH.min(channels - from);
+                for (j, row) in (0..PANEL).filter_map(|j| Some((j, panel.row(j)?))) {
+                    let column = j / TILE_ROWS * TILE + j % TILE_ROWS * 2;
+                    weight.each(row * k + from * taps + tap, taps, count, |i, x| {
+                        let k = tap * channels + from + i;
+                        let (step, inner) = (k / TILE_DEPTH, k % TILE_DEPTH);
+                        packed[step * 2 * TILE + inner / 2 * TILE_DEPTH + inner % 2 + column] =
+                            bf16::from_f32(x);
+                    });
                 }
             }
         }

@@ -19,6 +19,32 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     s.ldexp(y, n)
 }
 
+/// `2^x` within 2 ulp, for softmax: overflow, underflow and NaN as [`exp`].
+#[inline(always)]
+pub(crate) fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
+    let x = s.min(s.splat(150.0), s.max(s.splat(-160.0), x));
+    let n = s.round(x);
+    let r = s.sub(x, n);
+    let mut p = s.splat(1.327_647_2e-3);
+    for c in [9.675_541e-3, 5.550_713e-2, 2.402_212e-1, 6.931_469_4e-1, 1.000_000_1] {
+        p = s.fma(p, r, s.splat(c));
+    }
+    s.ldexp(p, n)
+}
+
+/// `2^x` within 1e-4 relative, for weights that are rounded to bf16: as [`exp2`] otherwise.
+#[inline(always)]
+pub(crate) fn exp2_rough<S: Simd>(s: S, x: S::V) -> S::V {
+    let x = s.min(s.splat(150.0), s.max(s.splat(-160.0), x));
+    let n = s.round(x);
+    let r = s.sub(x, n);
+    let mut p = s.splat(5.517_167e-2);
+    for c in [2.426_111_3e-1, 6.932_61e-1, 9.999_280_6e-1] {
+        p = s.fma(p, r, s.splat(c));
+    }
+    s.ldexp(p, n)
+}
+
 /// The error function, within 5e-7.
 #[inline(always)]
 pub(crate) fn erf<S: Simd>(s: S, x: S::V) -> S::V {

@@ -8,7 +8,9 @@ pub(crate) const SEEDS: std::ops::Range<u64> = 0..1 << 40;
 
 /// Every kernel set that can be tested here.
 pub(crate) fn sets() -> Vec<Kernels> {
-    Kernels::available()
+    let mut sets = Kernels::available();
+    sets.push(Kernels::emulated_amx());
+    sets
 }
 
 /// `len` repeatable values within -1..1 that bf16 holds exactly.
