@@ -1,0 +1,170 @@
+//! The binary as a user meets it: what it prints, what it writes, how it ends.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn sd_worker(arguments: &[&str], folder: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sd-worker")).args(arguments).current_dir(folder).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_picture_of_the_embedded_model_is_written_and_told_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        ["generate", "a red circle on green grass", "--steps", "3", "--seed", "5", "--output", "c.png"];
+    let output = sd_worker(&arguments, folder.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    assert!(printed.contains("c.png") && printed.contains("seed 5") && printed.contains(" s "), "{printed}");
+    assert_eq!(files(folder.path()), ["c.png"]);
+    let image = image::open(folder.path().join("c.png")).unwrap();
+    assert_eq!((image.width(), image.height()), (64, 64));
+}
+
+#[test]
+fn json_tells_the_same_to_programs_and_the_same_seed_gives_the_same_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pictures = Vec::new();
+    for name in ["a.png", "b.png"] {
+        let arguments =
+            ["generate", "a star", "--steps=2", "--seed=9", "--no-metadata", "--json", "-o", name];
+        let output = sd_worker(&arguments, folder.path());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["images"][0]["seed"], 9);
+        assert_eq!(report["images"][0]["file"], name);
+        assert!(report["elapsed_ms"].as_u64().unwrap() > 0);
+        pictures.push(std::fs::read(folder.path().join(name)).unwrap());
+    }
+    assert_eq!(pictures[0], pictures[1]);
+}
+
+#[test]
+fn several_pictures_are_numbered_and_have_seeds_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        ["generate", "a star", "--steps=2", "--seed=1", "--num-images=2", "--json", "-o", "s.jpg"];
+    let output = sd_worker(&arguments, folder.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(files(folder.path()), ["s-1.jpg", "s-2.jpg"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["images"][1]["seed"], 2);
+}
+
+#[test]
+fn a_flag_may_come_from_the_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_sd-worker"))
+        .args(["generate", "a star", "--json"])
+        .env("SD_WORKER_STEPS", "2")
+        .env("SD_WORKER_SEED", "77")
+        .env("SD_WORKER_OUTPUT", "env.webp")
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["images"][0]["seed"], 77);
+    assert_eq!(files(folder.path()), ["env.webp"]);
+}
+
+/// Every mistake: exit code 2, one clear message that names what is wrong, no backtrace, no file.
+#[test]
+fn mistakes_end_with_exit_code_2_and_leave_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    for (arguments, named) in [
+        (vec!["generate", ""], "prompt"),
+        (vec!["generate", "   "], "prompt"),
+        (vec!["generate", "x", "--width", "513"], "width"),
+        (vec!["generate", "x", "--width", "-1"], "--width"),
+        (vec!["generate", "x", "--steps", "0"], "steps"),
+        (vec!["generate", "x", "--steps", "151"], "steps"),
+        (vec!["generate", "x", "--guidance-scale", "NaN"], "guidance_scale"),
+        (vec!["generate", "x", "--sampler", "dpm9"], "dpm9"),
+        (vec!["generate", "x", "--sampler", "heun"], "heun"),
+        (vec!["generate", "x", "--schedule", "none"], "none"),
+        (vec!["generate", "x", "--model", "nosuch"], "nosuch"),
+        (vec!["generate", "x", "--model", "empty"], "model_index.json"),
+        (vec!["generate", "x", "--output", "nowhere/a.png"], "nowhere"),
+        (vec!["generate", "x", "--output", "a.tiff"], "a.tiff"),
+        (vec!["generate", "x", "--output", "empty"], "empty"),
+        (vec!["generate", "x", "--device", "tpu"], "tpu"),
+        (vec!["generate", "x", "--dtype", "f16"], "dtype"),
+        (vec!["generate", "x", "--num-images", "9"], "num_images"),
+        (vec!["generate", "x", "--clip-skip", "11", "--steps", "1"], "clip_skip"),
+        (vec!["generate"], "PROMPT"),
+        (vec!["paint", "x"], "paint"),
+        (vec!["serve", "--listen", "0.0.0.0:0"], "token"),
+        (vec!["serve", "--listen", "nowhere"], "nowhere"),
+        (vec!["serve", "--listen", "127.0.0.1:0", "--model", "nosuch"], "nosuch"),
+        (vec!["bench", "--random", "sd9"], "sd9"),
+    ] {
+        let output = sd_worker(&arguments, folder.path());
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        assert!(message.contains(named), "{arguments:?} does not name {named}: {message}");
+        assert!(!message.contains("panicked") && !message.contains("backtrace"), "{arguments:?}: {message}");
+        assert_eq!(files(folder.path()), ["empty"], "{arguments:?} left something behind");
+    }
+}
+
+#[test]
+fn every_broken_field_is_named_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = sd_worker(&["generate", "x", "--steps", "0", "--guidance-scale", "99"], folder.path());
+    let message = text(&output.stderr);
+    assert!(message.contains("steps") && message.contains("guidance_scale"), "{message}");
+}
+
+#[test]
+fn help_explains_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = sd_worker(&["generate", "--help"], folder.path());
+    assert!(output.status.success());
+    let help = text(&output.stdout);
+    for flag in ["--negative-prompt", "--guidance-scale", "--output", "--json", "SD_WORKER_SEED"] {
+        assert!(help.contains(flag), "{flag} is not explained");
+    }
+}
+
+#[test]
+fn bench_prints_one_object_with_its_medians() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = sd_worker(&["bench", "--iterations", "1", "--json", "--threads", "1"], folder.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for field in ["load_ms", "text_encode_ms", "step_ms", "decode_ms", "peak_rss_mb"] {
+        assert!(report[field].as_f64().unwrap() > 0.0, "{field}: {report}");
+    }
+    for field in ["device", "dtype", "threads", "size", "batch", "kernels"] {
+        assert!(!report[field].is_null(), "{field}: {report}");
+    }
+    assert_eq!(report["threads"], 1);
+}
+
+#[test]
+fn info_says_which_kernels_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = sd_worker(&["info"], folder.path());
+    assert!(output.status.success());
+    let printed = text(&output.stdout);
+    assert!(printed.contains("threads: ") && printed.contains("kernels"), "{printed}");
+}

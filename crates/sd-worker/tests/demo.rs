@@ -1,0 +1,52 @@
+//! Draws the 60 prompts of `models/demo/eval.json`, whose combinations of shape, colour and ground training never saw,
+//! and looks at the pixels. The thresholds are what the product promises; the model's card tells what it reaches.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use sd_inference::{GenerationRequest, LoadOptions, ModelSource, Pipeline};
+
+#[path = "support/demo_checker.rs"]
+mod demo_checker;
+
+use demo_checker::{References, verdict};
+
+const LEAST_COLOUR_AND_GROUND: f64 = 0.90;
+const LEAST_SHAPE: f64 = 0.70;
+
+#[test]
+fn unseen_combinations_come_out_as_the_prompt_says() {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo"));
+    let references: References =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("eval.json")).unwrap()).unwrap();
+    assert_eq!(references.prompts.len(), 60);
+    let pipeline = Pipeline::load(&ModelSource::folder(folder).unwrap(), &LoadOptions::default()).unwrap();
+
+    let (mut colour_and_ground, mut shapes) = (0, 0);
+    for wanted in &references.prompts {
+        let request =
+            GenerationRequest { seed: wanted.seed, ..GenerationRequest::new(wanted.prompt.as_str()) };
+        let mut generation = pipeline.begin(&request).unwrap();
+        while generation.step().unwrap().is_some() {}
+        let (image, _) = generation.finish().unwrap().images.remove(0);
+        let seen =
+            verdict(image.as_raw(), image.width() as usize, image.height() as usize, wanted, &references);
+        colour_and_ground += usize::from(seen.colour && seen.ground);
+        shapes += usize::from(seen.shape);
+        if !(seen.colour && seen.ground && seen.shape) {
+            println!("{}: colour {} ground {} shape {}", wanted.prompt, seen.colour, seen.ground, seen.shape);
+        }
+    }
+    let share = |count: usize| count as f64 / references.prompts.len() as f64;
+    println!(
+        "colour and ground {:.1} %, shape {:.1} %",
+        100.0 * share(colour_and_ground),
+        100.0 * share(shapes)
+    );
+    assert!(
+        share(colour_and_ground) >= LEAST_COLOUR_AND_GROUND,
+        "colour and ground: {colour_and_ground} of 60"
+    );
+    assert!(share(shapes) >= LEAST_SHAPE, "shape: {shapes} of 60");
+}

@@ -1,0 +1,161 @@
+//! The service as its clients and its supervisor meet it: the real binary on a free port.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Service {
+    child: Child,
+    address: String,
+}
+
+impl Service {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sd-worker"))
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
+        let service = Self { child, address };
+        let start = Instant::now();
+        while service.get("/ready").0 != 200 {
+            assert!(start.elapsed() < PATIENCE, "never ready");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        service
+    }
+
+    /// Sends one request and reads the answer to its end.
+    fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             {headers}content-length: {}\r\n\r\n{body}",
+            self.address,
+            body.len()
+        )
+        .unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        let body = answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned());
+        (status, body)
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        self.send("GET", path, "", "")
+    }
+
+    fn submit(&self, operation: &Value) -> (u16, Value) {
+        let (status, body) = self.send("POST", "/v1/jobs", "", &operation.to_string());
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "the service does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It has ended already in tests that stop it themselves.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn job(steps: u32) -> Value {
+    json!({"operation": "image_generation", "prompt": "a red circle on green grass", "steps": steps, "seed": 3})
+}
+
+#[test]
+fn a_job_is_accepted_told_and_its_picture_fetched() {
+    let service = Service::start(&[]);
+    assert_eq!(service.get("/health").0, 200);
+    let (status, accepted) = service.submit(&job(3));
+    assert_eq!(status, 202, "{accepted}");
+    let story = service.get(accepted["sse_url"].as_str().unwrap()).1;
+    for part in ["id: 1\n", "\"type\":\"started\"", "\"step\":3", "\"type\":\"complete\"", "data: [DONE]"] {
+        assert!(story.contains(part), "{part} is not in the story");
+    }
+    let id = accepted["job_id"].as_str().unwrap();
+    assert_eq!(service.get(&format!("/v1/jobs/{id}/images/0")).0, 200);
+    let view: Value = serde_json::from_str(&service.get(&format!("/v1/jobs/{id}")).1).unwrap();
+    assert_eq!(view["state"], "completed", "{view}");
+}
+
+#[test]
+fn what_the_model_cannot_do_is_refused_before_a_job_exists() {
+    let service = Service::start(&[]);
+    let pixel =
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC";
+    let (status, answer) =
+        service.submit(&json!({"operation": "image_transform", "prompt": "x", "init_image": pixel}));
+    assert_eq!((status, &answer["error"]["code"]), (422, &json!("unsupported_operation")), "{answer}");
+    let (status, answer) = service
+        .submit(&json!({"operation": "image_generation", "prompt": "x", "width": 513,
+        "steps": 0, "colour": "red"}));
+    assert_eq!(status, 400);
+    let fields: Vec<_> =
+        answer["error"]["fields"].as_array().unwrap().iter().map(|f| f["field"].clone()).collect();
+    for field in ["width", "steps", "colour"] {
+        assert!(fields.contains(&json!(field)), "{field} is not named: {answer}");
+    }
+    let (_, jobs) = service.get("/v1/jobs");
+    assert!(!jobs.contains("job-"), "{jobs}");
+}
+
+#[test]
+#[cfg(unix)]
+fn sigterm_finishes_what_runs_and_refuses_what_is_new() {
+    for signal in ["-TERM", "-INT"] {
+        let mut service = Service::start(&[]);
+        let (status, accepted) = service.submit(&job(60));
+        assert_eq!(status, 202, "{accepted}");
+        // Connected before the signal: it must be told the whole story.
+        let url = accepted["sse_url"].as_str().unwrap().to_owned();
+        let story = std::thread::scope(|scope| {
+            let listener = scope.spawn(|| service.get(&url).1);
+            std::thread::sleep(Duration::from_millis(300));
+            service.signal(signal);
+            listener.join().unwrap()
+        });
+        assert!(story.contains("data: [DONE]"), "{signal}: the running job was not finished");
+        assert!(service.wait().success(), "{signal}");
+    }
+}
+
+#[test]
+fn a_token_guards_the_jobs_and_not_the_health() {
+    let service = Service::start(&["--token", "tr0ub4dor"]);
+    assert_eq!(service.get("/health").0, 200);
+    assert_eq!(service.get("/v1/jobs").0, 401);
+    assert_eq!(service.send("GET", "/v1/jobs", "authorization: Bearer wrong\r\n", "").0, 401);
+    assert_eq!(service.send("GET", "/v1/jobs", "authorization: Bearer tr0ub4dor\r\n", "").0, 200);
+}
