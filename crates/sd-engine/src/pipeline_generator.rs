@@ -58,6 +58,7 @@ impl Generator for PipelineGenerator {
         if task.source != Source::Noise {
             return Err(GeneratorError::Unsupported("this pipeline makes images from text alone".into()));
         }
+        let info = self.pipeline.info();
         let request = GenerationRequest {
             negative_prompt: Some(task.negative_prompt).filter(|text| !text.is_empty()),
             width: Some(task.width as usize),
@@ -65,8 +66,8 @@ impl Generator for PipelineGenerator {
             steps: Some(task.steps as usize),
             guidance_scale: Some(task.guidance_scale),
             seed: task.seed,
-            sampler: Some(own::<_, schedulers::Sampler>("sampler", task.sampler)?),
-            schedule: Some(own::<_, schedulers::Schedule>("schedule", task.schedule)?),
+            sampler: own("sampler", task.sampler, info.default_sampler)?,
+            schedule: own("schedule", task.schedule, info.default_schedule)?,
             num_images: task.num_images as usize,
             rng: match task.rng {
                 RngKind::Philox => NoiseKind::Philox,
@@ -124,10 +125,18 @@ fn named<A: ToString, B: FromStr>(name: &A) -> Option<B> {
     name.to_string().parse().ok()
 }
 
-/// The pipeline's value for a name of the contract.
-fn own<A: ToString, B: FromStr>(field: &str, name: A) -> Result<B, GeneratorError> {
+/// The pipeline's value for a name of the contract; `None` where it is the model's own choice, whose further settings
+/// (the variant of a solver, say) then count as well.
+fn own<A: ToString, B: FromStr + PartialEq>(
+    field: &str,
+    name: A,
+    default: B,
+) -> Result<Option<B>, GeneratorError> {
     let name = name.to_string();
-    name.parse().map_err(|_| GeneratorError::Unsupported(format!("{field} `{name}` is beyond this pipeline")))
+    match name.parse::<B>() {
+        Ok(value) => Ok(Some(value).filter(|value| *value != default)),
+        Err(_) => Err(GeneratorError::Unsupported(format!("{field} `{name}` is beyond this pipeline"))),
+    }
 }
 
 fn failure(error: sd_inference::Error) -> GeneratorError {

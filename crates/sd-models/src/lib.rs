@@ -28,3 +28,17 @@ mod weights;
 pub use error::{Error, Result};
 pub use files::{EmbeddedFile, FileBytes, ModelFiles};
 pub use weights::Weights;
+
+/// The accelerators that this program was built for, by their feature names.
+pub fn accelerators() -> Vec<&'static str> {
+    [
+        ("cuda", cfg!(feature = "cuda")),
+        ("cudnn", cfg!(feature = "cudnn")),
+        ("flash-attn", cfg!(feature = "flash-attn")),
+        ("metal", cfg!(feature = "metal")),
+        ("accelerate", cfg!(feature = "accelerate")),
+    ]
+    .into_iter()
+    .filter_map(|(name, built)| built.then_some(name))
+    .collect()
+}

@@ -5,8 +5,8 @@ use tokio::sync::oneshot;
 
 use crate::args::ServeArgs;
 use crate::exit::Failure;
+use crate::model;
 use crate::worker::Worker;
-use crate::{info, model};
 
 /// The transport's threads. They do little, but must not wait for the engine's.
 const HTTP_THREADS: usize = 2;
@@ -35,7 +35,7 @@ async fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let config = ApiConfig {
         token,
         version: env!("CARGO_PKG_VERSION").into(),
-        features: info::features().into_iter().map(str::to_owned).collect(),
+        features: sd_inference::accelerators().into_iter().map(str::to_owned).collect(),
         ..ApiConfig::default()
     };
     let server = Server::bind(args.listen, Api::new(router.clone(), config), ServerConfig::default())
