@@ -39,7 +39,7 @@ def main():
     args.add_argument("--out", type=Path, required=True)
     args.add_argument("--scheduler", choices=SCHEDULERS, default="ddim")
     args.add_argument("--steps", type=int, default=20)
-    args.add_argument("--guidance", type=float, default=4.0)
+    args.add_argument("--guidance", type=float, default=3.0)
     args = args.parse_args()
 
     tokenizer = load_tokenizer(args.work / "tokenizer")
