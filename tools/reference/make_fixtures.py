@@ -1,6 +1,6 @@
 """Makes the committed fixtures: tiny models, and what diffusers computes with them.
 
-    python tools/reference/make_fixtures.py --output fixtures [--only noise,schedulers,sd15,sd21,sdxl]
+    python tools/reference/make_fixtures.py --output fixtures [--only noise,schedulers,sd15,sd21,sdxl,demo]
 """
 
 import argparse
@@ -12,13 +12,14 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", DIFFUSERS_
                   HF_HUB_DISABLE_PROGRESS_BARS="1")
 
 import components
+import demo
 import families
 import noise
 import runs
 import schedulers
 from common import deterministic
 
-PARTS = ["noise", "schedulers", *families.NAMES]
+PARTS = ["noise", "schedulers", *families.NAMES, "demo"]
 
 
 def build_family(name, output):
@@ -47,6 +48,8 @@ def main():
             noise.build(arguments.output)
         elif part == "schedulers":
             schedulers.build(arguments.output)
+        elif part == "demo":
+            demo.build(arguments.output / "demo")
         else:
             build_family(part, arguments.output)
 

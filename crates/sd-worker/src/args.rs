@@ -28,6 +28,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make pictures from a text.
+    #[command(allow_negative_numbers = true)]
     Generate(GenerateArgs),
     /// Serve the jobs API over HTTP.
     Serve(ServeArgs),

@@ -10,71 +10,71 @@ use serde::Deserialize;
 
 /// `eval.json` as a whole.
 #[derive(Deserialize)]
-pub struct References {
-    pub rule: Rule,
+pub(crate) struct References {
+    pub(crate) rule: Rule,
     /// Tones (RGB, 0 to 255) of each colour's lit, plain and shaded parts.
-    pub colours: BTreeMap<String, Vec<[f64; 3]>>,
-    pub grounds: BTreeMap<String, Ground>,
+    pub(crate) colours: BTreeMap<String, Vec<[f64; 3]>>,
+    pub(crate) grounds: BTreeMap<String, Ground>,
     /// Filled masks of the shapes, `#` inside.
-    pub shapes: BTreeMap<String, Vec<String>>,
+    pub(crate) shapes: BTreeMap<String, Vec<String>>,
     /// For each shape: extents below the first are small, from the second on large.
-    pub sizes: BTreeMap<String, [f64; 2]>,
-    pub prompts: Vec<Prompt>,
+    pub(crate) sizes: BTreeMap<String, [f64; 2]>,
+    pub(crate) prompts: Vec<Prompt>,
 }
 
 #[derive(Deserialize)]
-pub struct Rule {
-    pub side: usize,
-    pub frame: usize,
-    pub least_interior: usize,
-    pub mask_cells: usize,
-    pub least_overlap: f64,
-    pub off_centre: f64,
+pub(crate) struct Rule {
+    pub(crate) side: usize,
+    pub(crate) frame: usize,
+    pub(crate) least_interior: usize,
+    pub(crate) mask_cells: usize,
+    pub(crate) least_overlap: f64,
+    pub(crate) off_centre: f64,
 }
 
 #[derive(Deserialize)]
-pub struct Ground {
-    pub mean: [f64; 8],
-    pub spread: [f64; 8],
-    pub tones: Vec<[f64; 3]>,
+pub(crate) struct Ground {
+    pub(crate) mean: [f64; 8],
+    pub(crate) spread: [f64; 8],
+    pub(crate) tones: Vec<[f64; 3]>,
     /// Colours not looked for on this ground.
-    pub hides: Vec<String>,
+    pub(crate) hides: Vec<String>,
 }
 
 /// A prompt, and what its picture must show; `None` is left open.
 #[derive(Deserialize)]
-pub struct Prompt {
-    pub prompt: String,
-    pub seed: u64,
-    pub shape: String,
-    pub colour: String,
-    pub ground: String,
-    pub position: Option<[i8; 2]>,
-    pub size: Option<String>,
+pub(crate) struct Prompt {
+    pub(crate) prompt: String,
+    pub(crate) seed: u64,
+    pub(crate) shape: String,
+    pub(crate) colour: String,
+    pub(crate) ground: String,
+    pub(crate) position: Option<[i8; 2]>,
+    pub(crate) size: Option<String>,
 }
 
 /// What a picture shows.
 #[derive(Debug, Default, PartialEq)]
-pub struct Seen {
-    pub ground: String,
-    pub colour: Option<String>,
-    pub shape: Option<String>,
+pub(crate) struct Seen {
+    pub(crate) ground: String,
+    pub(crate) colour: Option<String>,
+    pub(crate) shape: Option<String>,
     /// -1 left or top, 0 middle, 1 right or bottom.
-    pub position: Option<[i8; 2]>,
-    pub size: Option<String>,
+    pub(crate) position: Option<[i8; 2]>,
+    pub(crate) size: Option<String>,
 }
 
 /// Which attributes are right; `None` where the prompt leaves it open.
 #[derive(Debug, PartialEq)]
-pub struct Verdict {
-    pub ground: bool,
-    pub colour: bool,
-    pub shape: bool,
-    pub position: Option<bool>,
-    pub size: Option<bool>,
+pub(crate) struct Verdict {
+    pub(crate) ground: bool,
+    pub(crate) colour: bool,
+    pub(crate) shape: bool,
+    pub(crate) position: Option<bool>,
+    pub(crate) size: Option<bool>,
 }
 
-pub fn verdict(rgb: &[u8], width: usize, height: usize, want: &Prompt, refs: &References) -> Verdict {
+pub(crate) fn verdict(rgb: &[u8], width: usize, height: usize, want: &Prompt, refs: &References) -> Verdict {
     let seen = look(rgb, width, height, refs);
     Verdict {
         ground: seen.ground == want.ground,
@@ -85,7 +85,7 @@ pub fn verdict(rgb: &[u8], width: usize, height: usize, want: &Prompt, refs: &Re
     }
 }
 
-pub fn look(rgb: &[u8], width: usize, height: usize, refs: &References) -> Seen {
+pub(crate) fn look(rgb: &[u8], width: usize, height: usize, refs: &References) -> Seen {
     let side = refs.rule.side;
     assert!(width == side && height == side, "the checker is made for {side}x{side} pictures");
     assert_eq!(rgb.len(), side * side * 3);
