@@ -1,7 +1,7 @@
 //! Whole runs against the pictures that diffusers made from the same tiny weights, prompts and seeds
 //! (`fixtures/<family>/runs.json`, made by `tools/reference`), and the laws of the stepper.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! Draws the 60 prompts of `models/demo/eval.json`, whose combinations of shape, colour and ground training never saw,
 //! and looks at the pixels. The thresholds are what the product promises; the model's card tells what it reaches.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::path::Path;
 
