@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::process::{Failure, Result, cargo, run};
 use crate::workspace;
@@ -10,6 +11,10 @@ use crate::workspace;
 ///
 /// An example that starts adds one to `passed`. All are run before a failure is returned.
 pub(crate) fn run_all(passed: &mut u64) -> Result {
+    // For the whole workspace at once: built one package at a time, dependencies have other features and all of them
+    // would be compiled anew.
+    run(&mut cargo(["build", "--workspace", "--examples", "--locked"]))?;
+    let programs = workspace::target_dir().join("debug/examples");
     let mut failed = Vec::new();
     for (package, example) in find()? {
         let folder = workspace::target_dir().join("examples-run").join(&example);
@@ -17,10 +22,9 @@ pub(crate) fn run_all(passed: &mut u64) -> Result {
             fs::remove_dir_all(&folder)?;
         }
         fs::create_dir_all(&folder)?;
-        let manifest = workspace::root().join("Cargo.toml");
         println!("example {package}/{example}");
-        let mut command = cargo(["run", "--quiet", "--locked", "--package", &package, "--example", &example]);
-        match run(command.arg("--manifest-path").arg(manifest).current_dir(&folder)) {
+        let program = programs.join(&example).with_extension(std::env::consts::EXE_EXTENSION);
+        match run(Command::new(program).current_dir(&folder)) {
             Ok(()) => *passed += 1,
             Err(failure) => failed.push(failure.to_string()),
         }
