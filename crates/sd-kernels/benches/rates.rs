@@ -1,7 +1,7 @@
 //! Prints the rate of each kernel on Stable Diffusion 1.5's shapes: the best of a few short runs, so that
 //! other work on the machine disturbs little.
 //!
-//! `cargo run --release -p sd-kernels --example rates [filter] [threads]`
+//! `cargo bench -p sd-kernels --bench rates -- [filter] [threads]`
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
@@ -173,7 +173,8 @@ impl Rates {
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
+    // `cargo bench` adds flags of its own.
+    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
     let filter = arguments.next().unwrap_or_default();
     let threads = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
