@@ -51,6 +51,9 @@ pub struct ModelCapabilities {
     pub size_multiple: u32,
     /// Images of one job at most.
     pub max_images: u32,
+    /// Layers of the text encoder that `clip_skip` can leave out at most; 0 where the field does not work.
+    #[serde(default)]
+    pub max_clip_skip: u32,
     /// Samplers that work.
     pub samplers: Vec<Sampler>,
     /// Sampler when the request names none.
@@ -90,6 +93,7 @@ impl ModelCapabilities {
             max_side: 2048,
             size_multiple: 8,
             max_images: 8,
+            max_clip_skip: 0,
             samplers: vec![Sampler::Euler],
             default_sampler: Sampler::Euler,
             schedules: vec![Schedule::Normal],

@@ -40,6 +40,7 @@ impl Generator for PipelineGenerator {
             // Below the native size of small models nothing is refused that the VAE can hold.
             min_side: base.min_side.min(info.default_width.min(info.default_height) as u32),
             size_multiple: info.size_multiple as u32,
+            max_clip_skip: info.max_clip_skip as u32,
             samplers: renamed(schedulers::Sampler::ALL),
             default_sampler: named(&info.default_sampler).unwrap_or(base.default_sampler),
             schedules: renamed(schedulers::Schedule::ALL),

@@ -50,6 +50,12 @@ pub(crate) fn objections(operation: &Operation, model: &ModelCapabilities) -> Ob
         let fault = FieldError::new("num_images", message).with_value(common.num_images);
         objections.faults.push(fault.with_limit(limit));
     }
+    if model.has(Feature::ClipSkip) && common.clip_skip > model.max_clip_skip {
+        let limit = format!("0..={}", model.max_clip_skip);
+        let message = format!("{} is outside {limit}, the limit of model `{}`", common.clip_skip, model.id);
+        let fault = FieldError::new("clip_skip", message).with_value(common.clip_skip);
+        objections.faults.push(fault.with_limit(limit));
+    }
 
     let unsupported = &mut objections.unsupported;
     named(unsupported, model, "operation", Some(operation.kind()), &model.operations);

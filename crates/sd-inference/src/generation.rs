@@ -83,7 +83,7 @@ impl Generation {
         if request.num_images == 0 {
             return Err(invalid("num_images", 0, "at least 1"));
         }
-        let max_clip_skip = parts.text.max_clip_skip();
+        let max_clip_skip = info.max_clip_skip;
         if request.clip_skip > max_clip_skip {
             return Err(invalid(
                 "clip_skip",

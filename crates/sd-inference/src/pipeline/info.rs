@@ -29,6 +29,8 @@ pub struct PipelineInfo {
     pub dtype: &'static str,
     /// Width and height must be multiples of this many pixels.
     pub size_multiple: usize,
+    /// The most layers of the text encoder that `clip_skip` can leave out.
+    pub max_clip_skip: usize,
     /// Width in pixels where a request gives none.
     pub default_width: usize,
     /// Height in pixels where a request gives none.

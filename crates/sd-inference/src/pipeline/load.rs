@@ -161,7 +161,7 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
             ),
         });
     }
-    let info = describe(&opened, family, &unet_config, &vae_config, &scheduler)?;
+    let info = describe(&opened, family, &text, &unet_config, &vae_config, &scheduler)?;
     let unet = Unet2DConditionModel::load(
         &opened.weights("unet", DIFFUSION_STEM)?,
         unet_config,
@@ -178,6 +178,7 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
 fn describe(
     opened: &Opened<'_>,
     family: &'static str,
+    text: &TextEncoders,
     unet: &UnetConfig,
     vae: &VaeConfig,
     scheduler: &SchedulerConfig,
@@ -197,6 +198,7 @@ fn describe(
             _ => "f32",
         },
         size_multiple: vae.scale_factor().max(MIN_SIZE_MULTIPLE),
+        max_clip_skip: text.max_clip_skip(),
         default_width: defaults.default_width.unwrap_or(native),
         default_height: defaults.default_height.unwrap_or(native),
         default_steps: defaults.default_steps.unwrap_or(20),
