@@ -3,7 +3,7 @@
 
 use crate::element::{Element, Lanes, Output, Values, typed};
 use crate::error::expect;
-use crate::gemm::epilogue::Target;
+use crate::gemm::epilogue::{Place, Target};
 use crate::gemm::gather::{Dense, Gather};
 use crate::gemm::multiply;
 use crate::gemm::pack::{Columns, PackedB};
@@ -98,15 +98,29 @@ impl<O> Default for ConvEpilogue<'_, O> {
 /// The weight and bias of a convolution, packed once for the kernels that will read them.
 #[derive(Debug)]
 pub struct PackedConv2d {
-    b: PackedB,
+    parts: Vec<Part>,
+    outputs: usize,
     channels: usize,
     kernel: [usize; 2],
     geometry: ConvGeometry,
 }
 
+/// A product that makes all pixels of the output, or a phase of them.
+#[derive(Debug)]
+struct Part {
+    b: PackedB,
+    kernel: [usize; 2],
+    geometry: ConvGeometry,
+    /// The first line and column of every second one that this part makes.
+    phase: Option<[usize; 2]>,
+}
+
 impl PackedConv2d {
     /// Packs `weight`, (outputs, channels, kernel height, kernel width) as in a checkpoint, and `bias`,
     /// (outputs).
+    ///
+    /// An upsampling convolution is packed as four smaller ones, one for each parity of the output's line and
+    /// column, whose weights are sums of the given ones.
     pub fn new(
         kernels: Kernels,
         weight: Weights<'_>,
@@ -118,14 +132,30 @@ impl PackedConv2d {
         if geometry.stride == 0 || kernel_height * kernel_width * channels == 0 {
             return Err(KernelError::Unsupported("a convolution with stride, window or channels zero"));
         }
-        let shape = [outputs, channels, kernel_height * kernel_width];
-        let b = PackedB::new(kernels, weight, shape, bias, Columns::Plain, precision)?;
-        Ok(Self { b, channels, kernel: [kernel_height, kernel_width], geometry })
+        let kernel = [kernel_height, kernel_width];
+        expect("weight values", outputs * channels * kernel_height * kernel_width, weight.len())?;
+        let pack = |weight: Weights<'_>, kernel: [usize; 2], geometry, phase| {
+            let shape = [outputs, channels, kernel[0] * kernel[1]];
+            let b = PackedB::new(kernels, weight, shape, bias, Columns::Plain, precision)?;
+            Ok(Part { b, kernel, geometry, phase })
+        };
+        let parts = if geometry.upsample && geometry.stride == 1 {
+            let phases = [[0, 0], [0, 1], [1, 0], [1, 1]].map(|phase| {
+                let (weight, kernel, padding) =
+                    phase_weight(weight, outputs * channels, kernel, geometry.padding, phase);
+                let geometry = ConvGeometry { stride: 1, padding, upsample: false };
+                pack((&weight[..]).into(), kernel, geometry, Some(phase))
+            });
+            phases.into_iter().collect::<Result<_, _>>()?
+        } else {
+            vec![pack(weight, kernel, geometry, None)?]
+        };
+        Ok(Self { parts, outputs, channels, kernel, geometry })
     }
 
     /// Channels of the output.
     pub fn outputs(&self) -> usize {
-        self.b.n
+        self.outputs
     }
 
     /// Channels of the input.
@@ -135,7 +165,7 @@ impl PackedConv2d {
 
     /// Memory that the packed weights take, in bytes.
     pub fn bytes(&self) -> usize {
-        self.b.bytes()
+        self.parts.iter().map(|part| part.b.bytes()).sum()
     }
 
     /// The shape that `input` is turned into.
@@ -187,22 +217,73 @@ impl PackedConv2d {
         }
         let pixels = to.height * to.width;
         let per_image = per_image.map(|values| (values, pixels));
-        let (geometry, kernel, stride) = (self.geometry, self.kernel, to.channels);
         typed!(output, values, residual => {
             let output = values.as_mut_ptr();
-            let target = Target { output, stride, residual, per_image, activation, gated: false };
-            typed!(input, input => if kernel == [1, 1] && geometry == ConvGeometry::padded(0) {
-                let source = Dense { data: input, rows: shape.images * pixels, depth: self.channels };
-                // SAFETY: the lengths were checked above.
-                unsafe { multiply(&source, &self.b, &target) };
-            } else {
-                let source = Windows { input, shape, to, kernel, geometry };
-                // SAFETY: the lengths were checked above.
-                unsafe { multiply(&source, &self.b, &target) };
-            });
+            for part in &self.parts {
+                let (place, to) = part.place(to);
+                let stride = to.channels;
+                let target = Target { output, stride, place, residual, per_image, activation, gated: false };
+                typed!(input, input => if part.dense() {
+                    let source = Dense { data: input, rows: shape.images * pixels, depth: self.channels };
+                    // SAFETY: the lengths were checked above.
+                    unsafe { multiply(&source, &part.b, &target) };
+                } else {
+                    let source = Windows { input, shape, to, kernel: part.kernel, geometry: part.geometry };
+                    // SAFETY: the lengths were checked above; a phase's rows lie within the output.
+                    unsafe { multiply(&source, &part.b, &target) };
+                });
+            }
         });
         Ok(())
     }
+}
+
+impl Part {
+    /// Whether the rows of the product are simply the input's pixels.
+    fn dense(&self) -> bool {
+        self.kernel == [1, 1] && self.geometry == ConvGeometry::padded(0) && self.phase.is_none()
+    }
+
+    /// Where this part's rows lie in the output, and the shape of what it makes.
+    fn place(&self, to: ImageShape) -> (Place, ImageShape) {
+        let Some(first) = self.phase else { return (Place::Same, to) };
+        let [height, width] =
+            [(to.height, first[0]), (to.width, first[1])].map(|(n, first)| (n + 1 - first) / 2);
+        let place = Place::Phase { size: [height, width], of: [to.height, to.width], first };
+        (place, ImageShape { height, width, ..to })
+    }
+}
+
+/// The weight of one phase of a convolution over an image with doubled pixels.
+///
+/// Of the outputs `2 y + phase` only a few source pixels are under the window, each several times: the taps
+/// that read the same pixel are added up. A 3x3 window becomes 2x2, with 4/9 of the work.
+fn phase_weight(
+    weight: Weights<'_>,
+    planes: usize,
+    kernel: [usize; 2],
+    padding: Padding,
+    phase: [usize; 2],
+) -> (Vec<f32>, [usize; 2], Padding) {
+    // In each direction: the source pixel of a tap relative to the output's, the first of them, their number.
+    let source = |axis: usize, tap: usize| {
+        let before = [padding.top, padding.left][axis];
+        (phase[axis] as isize + tap as isize - before as isize).div_euclid(2)
+    };
+    let first = [source(0, 0), source(1, 0)];
+    let [height, width] = [0, 1].map(|axis| (source(axis, kernel[axis] - 1) - first[axis]) as usize + 1);
+    let taps = kernel[0] * kernel[1];
+    let mut sums = vec![0f32; planes * height * width];
+    for (plane, sums) in sums.chunks_exact_mut(height * width).enumerate() {
+        weight.each(plane * taps, 1, taps, |tap, x| {
+            let y = (source(0, tap / kernel[1]) - first[0]) as usize;
+            let column = (source(1, tap % kernel[1]) - first[1]) as usize;
+            sums[y * width + column] += x;
+        });
+    }
+    // The first tap never lies behind the output's own pixel. Beyond the other edges, zeros are read anyway.
+    let padding = Padding { top: -first[0] as usize, left: -first[1] as usize, bottom: 0, right: 0 };
+    (sums, [height, width], padding)
 }
 
 /// The pixels under a convolution's window as rows of a matrix: `depth = (window row, window column, channel)`.

@@ -3,7 +3,7 @@
 
 use crate::element::{Element, Output, Values, typed};
 use crate::error::expect;
-use crate::gemm::epilogue::Target;
+use crate::gemm::epilogue::{Place, Target};
 use crate::gemm::gather::Dense;
 use crate::gemm::multiply;
 use crate::gemm::pack::{Columns, PackedB};
@@ -111,7 +111,8 @@ impl PackedLinear {
         let (stride, gated) = (self.outputs(), self.b.columns == Columns::Gated);
         typed!(output, values, residual => {
             let output = values.as_mut_ptr();
-            let target = Target { output, stride, residual, per_image: None, activation, gated };
+            let place = Place::Same;
+            let target = Target { output, stride, place, residual, per_image: None, activation, gated };
             typed!(input, data => {
                 let source = Dense { data, rows, depth: self.inputs() };
                 // SAFETY: the lengths were checked above.

@@ -6,12 +6,43 @@ use crate::activation::{Gelu, GeluTanh, Identity, Map, QuickGelu, Silu};
 use crate::element::Lanes;
 use crate::simd::{Kernel, Simd};
 
+/// Which row of the output a row of the product is.
+#[derive(Clone, Copy)]
+pub(crate) enum Place {
+    /// The same.
+    Same,
+    /// Every second pixel of every second line of images: one phase of an upsampling convolution.
+    Phase {
+        /// Lines and columns of the phase.
+        size: [usize; 2],
+        /// Lines and columns of the output.
+        of: [usize; 2],
+        /// The phase's first line and column in the output.
+        first: [usize; 2],
+    },
+}
+
+impl Place {
+    #[inline(always)]
+    fn row(self, row: usize) -> usize {
+        match self {
+            Self::Same => row,
+            Self::Phase { size, of, first } => {
+                let (line, column) = (row / size[1], row % size[1]);
+                let (image, line) = (line / size[0], line % size[0]);
+                (image * of[0] + 2 * line + first[0]) * of[1] + 2 * column + first[1]
+            }
+        }
+    }
+}
+
 /// Where a product goes and what is done to it, apart from its bias.
 pub(crate) struct Target<'a, O> {
     /// Row-major, `stride` apart.
     pub(crate) output: *mut O,
     /// Values in a row of the output (and of the residual).
     pub(crate) stride: usize,
+    pub(crate) place: Place,
     /// Added to the result; laid out as the output.
     pub(crate) residual: Option<&'a [O]>,
     /// Added before the activation: one row of `stride` values for each `rows` rows of the output.
@@ -32,7 +63,7 @@ pub(crate) struct Finish<'a, O> {
     pub(crate) sums_stride: usize,
     /// On a gated layer, how far the gates lie behind the values: half a panel.
     pub(crate) gates: usize,
-    /// The tile's rows of the output.
+    /// The tile's rows of the product.
     pub(crate) rows: std::ops::Range<usize>,
     /// The tile's columns of the output.
     pub(crate) columns: std::ops::Range<usize>,
@@ -64,6 +95,7 @@ impl<O: Lanes> Finish<'_, O> {
         let width = self.columns.len();
         for (i, row) in self.rows.clone().enumerate() {
             let sums = self.sums.add(i * self.sums_stride);
+            let row = target.place.row(row);
             let at = row * target.stride + self.columns.start;
             let image = match target.per_image {
                 Some((values, rows)) => values.as_ptr().add(row / rows * target.stride + self.columns.start),

@@ -26,8 +26,8 @@ pub enum Precision {
     Bf16,
 }
 
-/// Rows of A that a task copies and keeps in cache: a multiple of every set's tile rows.
-const BLOCK_ROWS: usize = 96;
+/// The most rows of A that a task copies and keeps in cache.
+const BLOCK_ROWS: usize = 192;
 /// Panels that a task goes through for each block of A.
 const BLOCK_PANELS: usize = 16;
 
@@ -57,10 +57,12 @@ pub(crate) unsafe fn multiply<G: Gather, O: Lanes>(a: &G, b: &PackedB, target: &
     if rows == 0 || panels == 0 {
         return;
     }
-    let block_rows = match &b.storage {
-        Storage::Tiles(..) => tiles::BLOCK_ROWS,
-        _ => BLOCK_ROWS,
+    let (most, whole) = match &b.storage {
+        Storage::Tiles(..) => (tiles::BLOCK_ROWS, tiles::PAIR),
+        _ => (BLOCK_ROWS, b.kernels.tile_rows()),
     };
+    // Blocks of about the same size, of whole tiles but for the last.
+    let block_rows = rows.div_ceil(rows.div_ceil(most)).next_multiple_of(whole);
     let row_blocks = rows.div_ceil(block_rows);
     // Enough tasks that the threads end at about the same time, but no more copies of A than that takes.
     let wanted = (4 * rayon::current_num_threads()).div_ceil(row_blocks);

@@ -55,7 +55,7 @@ impl<'a> Weights<'a> {
 
     /// Calls `put(i, value)` for the values `start + i * step`, `i < count`.
     #[inline]
-    fn each(&self, start: usize, step: usize, count: usize, mut put: impl FnMut(usize, f32)) {
+    pub(crate) fn each(&self, start: usize, step: usize, count: usize, mut put: impl FnMut(usize, f32)) {
         match self.dtype {
             DType::F32 => {
                 for i in 0..count {

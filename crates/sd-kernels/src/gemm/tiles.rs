@@ -12,8 +12,10 @@ use crate::buffer::{carve, line_up, with_scratch};
 use crate::element::Lanes;
 use crate::simd::{Kernel, Simd};
 
-/// Rows of A that a task copies and keeps in cache.
+/// The most rows of A that a task copies and keeps in cache.
 pub(super) const BLOCK_ROWS: usize = 256;
+/// Rows whose sums are made at once.
+pub(super) const PAIR: usize = 2 * TILE_ROWS;
 /// The most depth between two passes over a block's sums: A's and B's shares of a block lie in the first cache.
 const DEPTH: usize = 512;
 
@@ -30,8 +32,6 @@ pub(super) unsafe fn multiply_block<G: Gather, O: Lanes>(
     block: &Block,
 ) {
     let kernels = b.kernels;
-    // Sums are made for two tiles' rows at once.
-    const PAIR: usize = 2 * TILE_ROWS;
     const SUMS: usize = PAIR * PANEL;
     let pairs = block.rows.len().div_ceil(PAIR);
     let all_steps = b.k.div_ceil(TILE_DEPTH);
