@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
 use image::RgbImage;
+use sd_models::nn::Workspace;
 use sd_models::unet::AddedCondition;
 
 use crate::pipeline::{Parts, TextConditioning};
@@ -28,6 +29,8 @@ pub struct Generation {
     height: usize,
     notes: Vec<String>,
     timings: Timings,
+    /// Keeps the UNet's memory from the first step to the last.
+    workspace: Option<Workspace>,
 }
 
 /// What the UNet is conditioned on: the negative half first, if there is guidance.
@@ -137,6 +140,7 @@ impl Generation {
             height,
             notes,
             timings,
+            workspace: None,
             parts,
         })
     }
@@ -151,12 +155,16 @@ impl Generation {
             return Ok(None);
         }
         let start = Instant::now();
+        self.workspace.get_or_insert_default();
         let timestep = self.scheduler.timesteps()[self.next];
         let input = self.scheduler.scale_model_input(&self.latents, self.next)?;
         let prediction = self.predict(&input, timestep)?;
         self.latents = self.scheduler.step(&prediction, self.next, &self.latents, &mut self.noise)?;
         self.parts.device.synchronize()?;
         self.next += 1;
+        if self.next == total {
+            self.workspace = None;
+        }
         let elapsed = start.elapsed();
         self.timings.denoise += elapsed;
         Ok(Some(Step { index: self.next, total, timestep, elapsed }))
@@ -181,6 +189,7 @@ impl Generation {
     /// # Errors
     /// [`Error::NotFinite`] when the numbers left their range; device errors.
     pub fn decode(&self) -> Result<Vec<RgbImage>> {
+        let _workspace = Workspace::new();
         let vae = &self.parts.vae;
         let latents = vae.unscale(&self.latents)?;
         // One by one: the decoder's memory is that of one image however many there are.

@@ -6,13 +6,18 @@ use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use crate::element::{Element, Lanes};
+
 /// Cache line, vector and tile row.
 const LINE: usize = 64;
-/// The size of a huge page; large buffers are aligned to it and ask for huge pages.
+/// The size of a huge page; larger buffers come straight from the system and ask for such pages.
 const HUGE: usize = 2 << 20;
 
 /// A fixed-size slice of plain numbers aligned to 64 bytes, zero at first.
-pub(crate) struct Buffer<T> {
+///
+/// Large ones lie in huge pages where the system has them: gigabytes of weights and activations would otherwise
+/// miss the processor's address cache at every other row.
+pub struct Buffer<T> {
     data: NonNull<T>,
     len: usize,
 }
@@ -22,46 +27,117 @@ unsafe impl<T: Send> Send for Buffer<T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Buffer<T> {}
 
-impl<T: crate::element::Lanes> Buffer<T> {
-    pub(crate) fn zeroed(len: usize) -> Self {
+impl<T: Element> Buffer<T> {
+    /// `len` zeros.
+    pub fn zeroed(len: usize) -> Self {
+        Self::new(len)
+    }
+}
+
+#[allow(private_bounds, reason = "what `Element` is made of")]
+impl<T: Lanes> Buffer<T> {
+    pub(crate) fn new(len: usize) -> Self {
         if len == 0 {
             return Self { data: NonNull::dangling(), len };
         }
         let layout = Self::layout(len);
-        // SAFETY: the layout's size is not zero; zero bytes are a valid f32 and bf16.
-        let data = unsafe { alloc_zeroed(layout) };
+        let data = match pages::apply(layout.size()) {
+            true => pages::map(layout.size()),
+            // SAFETY: the layout's size is not zero; zero bytes are a valid f32 and bf16.
+            false => unsafe { alloc_zeroed(layout) },
+        };
         let Some(data) = NonNull::new(data.cast::<T>()) else { handle_alloc_error(layout) };
-        Self { data, len }.with_huge_pages()
+        Self { data, len }
     }
 }
 
 impl<T> Buffer<T> {
     fn layout(len: usize) -> Layout {
-        let bytes = len.saturating_mul(size_of::<T>());
-        let align = if bytes >= HUGE { HUGE } else { LINE };
         // A size beyond isize::MAX cannot be allocated: say so as the allocator would.
-        Layout::from_size_align(bytes, align).unwrap_or_else(|_| handle_alloc_error(Layout::new::<T>()))
-    }
-
-    fn with_huge_pages(self) -> Self {
-        #[cfg(target_os = "linux")]
-        if self.len * size_of::<T>() >= HUGE {
-            // SAFETY: the range is this buffer's own; the advice changes no content and may be refused.
-            unsafe {
-                libc::madvise(self.data.as_ptr().cast(), self.len * size_of::<T>(), libc::MADV_HUGEPAGE)
-            };
-        }
-        self
+        Layout::from_size_align(len.saturating_mul(size_of::<T>()), LINE)
+            .unwrap_or_else(|_| handle_alloc_error(Layout::new::<T>()))
     }
 }
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
-        if self.len > 0 {
-            // SAFETY: allocated in `zeroed` with the same layout.
-            unsafe { dealloc(self.data.as_ptr().cast(), Self::layout(self.len)) };
+        if self.len == 0 {
+            return;
+        }
+        let layout = Self::layout(self.len);
+        match pages::apply(layout.size()) {
+            // SAFETY: mapped in `new` with the same size.
+            true => unsafe { pages::unmap(self.data.as_ptr().cast(), layout.size()) },
+            // SAFETY: allocated in `new` with the same layout.
+            false => unsafe { dealloc(self.data.as_ptr().cast(), layout) },
         }
     }
+}
+
+/// Memory straight from the system, in huge pages as far as whole ones fit.
+#[cfg(target_os = "linux")]
+mod pages {
+    use super::HUGE;
+
+    /// Whether a buffer of `bytes` comes from here.
+    pub(super) fn apply(bytes: usize) -> bool {
+        bytes >= HUGE
+    }
+
+    /// Zeroed memory aligned to a huge page, or null.
+    ///
+    /// The advice is given before the first touch, so the system fills whole huge pages at once; the rest behind
+    /// the last whole one stays in small pages, because hundreds of weights would waste a megabyte each.
+    pub(super) fn map(bytes: usize) -> *mut u8 {
+        let Some(room) = bytes.checked_add(HUGE) else { return std::ptr::null_mut() };
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new private mapping at an address of the system's choice touches nothing that exists.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), room, access, kind, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return std::ptr::null_mut();
+        }
+        let start = base.cast::<u8>();
+        let head = start.align_offset(HUGE);
+        let data = start.wrapping_add(head);
+        let (tail, end) = (data.wrapping_add(whole_pages(bytes)), start.wrapping_add(whole_pages(room)));
+        // SAFETY: head and tail lie within the mapping and outside of `bytes` from `data`; the advice is about
+        // this mapping alone, changes no content and may be refused.
+        unsafe {
+            if head > 0 {
+                libc::munmap(base, head);
+            }
+            if tail < end {
+                libc::munmap(tail.cast(), end.addr() - tail.addr());
+            }
+            libc::madvise(data.cast(), bytes / HUGE * HUGE, libc::MADV_HUGEPAGE);
+        }
+        data
+    }
+
+    /// # Safety
+    /// `data` is what `map(bytes)` returned, and nothing refers to it any more.
+    pub(super) unsafe fn unmap(data: *mut u8, bytes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { libc::munmap(data.cast(), whole_pages(bytes)) };
+    }
+
+    /// `bytes` rounded up to pages (of 4 KiB, or 64 where the system has larger ones).
+    fn whole_pages(bytes: usize) -> usize {
+        bytes.next_multiple_of(if cfg!(target_arch = "x86_64") { 4 << 10 } else { 64 << 10 })
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod pages {
+    pub(super) fn apply(_bytes: usize) -> bool {
+        false
+    }
+    pub(super) fn map(_bytes: usize) -> *mut u8 {
+        std::ptr::null_mut()
+    }
+    /// # Safety
+    /// Never called: nothing is mapped.
+    pub(super) unsafe fn unmap(_data: *mut u8, _bytes: usize) {}
 }
 
 impl<T> Deref for Buffer<T> {
@@ -96,7 +172,7 @@ pub(crate) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) ->
     let mut buffer = SCRATCH
         .take()
         .filter(|buffer| buffer.len() >= len)
-        .unwrap_or_else(|| Buffer::zeroed(len.next_multiple_of(LINE / size_of::<f32>())));
+        .unwrap_or_else(|| Buffer::new(len.next_multiple_of(LINE / size_of::<f32>())));
     let result = work(&mut buffer);
     SCRATCH.set(Some(buffer));
     result
@@ -112,4 +188,24 @@ pub(crate) fn carve<'a>(scratch: &mut &'a mut [f32], len: usize) -> &'a mut [f32
 /// `len` f32 values rounded up to whole cache lines.
 pub(crate) fn line_up(len: usize) -> usize {
     len.next_multiple_of(LINE / size_of::<f32>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Around the size from which buffers are mapped: zero, aligned, writable to the last element.
+    #[test]
+    fn buffers_are_zero_aligned_and_whole() {
+        for len in [0, 1, 17, HUGE / 4 - 1, HUGE / 4, HUGE / 4 + 1, 3 * HUGE / 4 + 1000] {
+            let mut buffer = Buffer::<f32>::zeroed(len);
+            assert_eq!(buffer.len(), len);
+            assert!(buffer.iter().all(|value| *value == 0.0));
+            if len > 0 {
+                assert_eq!(buffer.as_ptr().addr() % LINE, 0);
+            }
+            buffer.fill(1.5);
+            assert_eq!(buffer.iter().filter(|value| **value == 1.5).count(), len);
+        }
+    }
 }

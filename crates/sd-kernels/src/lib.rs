@@ -40,7 +40,9 @@ mod parallel;
 mod simd;
 
 pub use activation::Activation;
+
 pub use attention::{AttentionShape, Mask, Rows};
+pub use buffer::Buffer;
 pub use conv::{ConvEpilogue, ConvGeometry, ImageShape, PackedConv2d, Padding};
 pub use cpu::{KernelSet, Kernels, Report, active, report};
 pub use element::Element;

@@ -196,7 +196,7 @@ impl PackedB {
             (Precision::Bf16, None) => Storage::Bf16(pack(&weight, panels, shape, panel, bf16::from_f32)),
         };
         let bias = bias.map(|bias| {
-            let mut packed = Buffer::zeroed(panels * width);
+            let mut packed = Buffer::new(panels * width);
             for (i, value) in packed.iter_mut().enumerate() {
                 if let Some(row) = panel(i / width).row(i % width) {
                     bias.each(row, 1, 1, |_, x| *value = x);
@@ -274,7 +274,7 @@ fn pack<T: crate::element::Lanes>(
 ) -> Buffer<T> {
     let k = channels * taps;
     let Panel { width, n, columns, .. } = panel(0);
-    let mut packed = Buffer::<T>::zeroed(panels * k * width);
+    let mut packed = Buffer::<T>::new(panels * k * width);
     if packed.is_empty() {
         return packed;
     }
@@ -304,7 +304,7 @@ fn pack_tiles(
 ) -> Buffer<bf16> {
     let k = channels * taps;
     let len = k.div_ceil(TILE_DEPTH) * 2 * TILE;
-    let mut packed = Buffer::<bf16>::zeroed(panels * len);
+    let mut packed = Buffer::<bf16>::new(panels * len);
     if packed.is_empty() {
         return packed;
     }

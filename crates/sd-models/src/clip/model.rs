@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::ClipTextConfig;
-use crate::nn::{Activation, Embedding, LayerNorm, Linear, Mask, attention};
+use crate::nn::{Activation, Attention, AttentionConfig, Embedding, LayerNorm, Linear, Mask, Sequence};
 use crate::{Error, Result, Weights};
 
 /// A CLIP text encoder.
@@ -94,7 +94,7 @@ impl ClipTextModel {
     /// # Errors
     /// Device errors.
     pub fn final_layer_norm(&self, state: &Tensor) -> Result<Tensor> {
-        self.final_layer_norm.forward(state)
+        self.final_layer_norm.forward_precise(&Sequence::from_tensor(state)?)?.to_tensor()
     }
 
     /// Encodes token ids; all sequences have one length.
@@ -106,13 +106,14 @@ impl ClipTextModel {
         let flat: Vec<u32> = ids.iter().flatten().copied().collect();
         let tokens = Tensor::from_vec(flat, (ids.len(), length), &self.device)?;
         let positions = self.position_embedding.first(length)?;
-        let mut state = self.token_embedding.forward(&tokens)?.broadcast_add(&positions)?;
-        let mut hidden_states = vec![state.clone()];
+        let embedded = self.token_embedding.forward(&tokens)?.broadcast_add(&positions)?;
+        let mut state = Sequence::from_tensor(&embedded)?;
+        let mut hidden_states = vec![embedded];
         for layer in &self.layers {
             state = layer.forward(&state)?;
-            hidden_states.push(state.clone());
+            hidden_states.push(state.to_tensor()?);
         }
-        let last_hidden_state = self.final_layer_norm.forward(&state)?;
+        let last_hidden_state = self.final_layer_norm.forward_precise(&state)?.to_tensor()?;
 
         let rows = ids
             .iter()
@@ -121,7 +122,7 @@ impl ClipTextModel {
             .collect::<candle_core::Result<Vec<_>>>()?;
         let mut pooled = Tensor::stack(&rows, 0)?;
         if let Some(projection) = &self.text_projection {
-            pooled = projection.forward(&pooled)?;
+            pooled = projection.forward(&Sequence::from_vectors(&pooled)?)?.to_vectors()?;
         }
         Ok(ClipOutput { hidden_states, last_hidden_state, pooled })
     }
@@ -139,11 +140,7 @@ impl ClipTextModel {
 #[derive(Debug)]
 struct EncoderLayer {
     layer_norm1: LayerNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    out_proj: Linear,
-    heads: usize,
+    self_attn: Attention,
     layer_norm2: LayerNorm,
     fc1: Linear,
     fc2: Linear,
@@ -153,15 +150,20 @@ struct EncoderLayer {
 impl EncoderLayer {
     fn load(weights: &Weights, config: &ClipTextConfig, activation: Activation) -> Result<Self> {
         let (width, inner) = (config.hidden_size, config.intermediate_size);
-        let attention = weights.child("self_attn");
-        let project = |name: &str| Linear::load(&attention.child(name), width, width);
+        let scope = weights.child("self_attn");
+        let attention = AttentionConfig {
+            width,
+            context_width: width,
+            heads: config.num_attention_heads,
+            bias: true,
+            mask: Mask::Causal,
+        };
         Ok(Self {
             layer_norm1: LayerNorm::load(&weights.child("layer_norm1"), width, config.layer_norm_eps)?,
-            q_proj: project("q_proj")?,
-            k_proj: project("k_proj")?,
-            v_proj: project("v_proj")?,
-            out_proj: project("out_proj")?,
-            heads: config.num_attention_heads,
+            self_attn: Attention::load(
+                ["q_proj", "k_proj", "v_proj", "out_proj"].map(|name| scope.child(name)),
+                attention,
+            )?,
             layer_norm2: LayerNorm::load(&weights.child("layer_norm2"), width, config.layer_norm_eps)?,
             fc1: Linear::load(&weights.child("mlp.fc1"), width, inner)?,
             fc2: Linear::load(&weights.child("mlp.fc2"), inner, width)?,
@@ -169,16 +171,9 @@ impl EncoderLayer {
         })
     }
 
-    fn forward(&self, state: &Tensor) -> Result<Tensor> {
+    fn forward(&self, state: &Sequence) -> Result<Sequence> {
         let normed = self.layer_norm1.forward(state)?;
-        let mixed = attention(
-            &self.q_proj.forward(&normed)?,
-            &self.k_proj.forward(&normed)?,
-            &self.v_proj.forward(&normed)?,
-            self.heads,
-            Mask::Causal,
-        )?;
-        let state = self.out_proj.forward_residual(&mixed, state)?;
+        let state = self.self_attn.forward(&normed, &normed, state)?;
         let inner = self.fc1.forward_activated(&self.layer_norm2.forward(&state)?, self.activation)?;
         self.fc2.forward_residual(&inner, &state)
     }

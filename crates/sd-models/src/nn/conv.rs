@@ -5,7 +5,11 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use sd_kernels::{ConvEpilogue, ConvGeometry, ImageShape, PackedConv2d};
 
-use super::{FeatureMap, cpu};
+use super::array::{Array, Format, f32_values, read};
+use super::feature_map::MapData;
+use super::pool::Pooled;
+use super::sequence::{SequenceData, mixed_devices};
+use super::{FeatureMap, Sequence, cpu};
 use crate::{Result, Weights};
 
 /// Where zeros are added around the input.
@@ -46,8 +50,8 @@ impl ConvConfig {
 /// What is added to a convolution's output while it is still at hand.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ConvInputs<'a> {
-    /// `(batch, out_channels)`, added to every pixel: the time embedding of a residual block.
-    pub per_channel: Option<&'a Tensor>,
+    /// `(batch, 1, out_channels)`, added to every pixel: the time embedding of a residual block.
+    pub per_channel: Option<&'a Sequence>,
     /// A map of the output's shape: the residual.
     pub residual: Option<&'a FeatureMap>,
     /// Resample the input to this `(height, width)` by nearest neighbour first.
@@ -109,9 +113,12 @@ impl Conv2d {
     /// # Errors
     /// When the shapes do not fit, or on device errors.
     pub fn forward_with(&self, input: &FeatureMap, inputs: ConvInputs<'_>) -> Result<FeatureMap> {
-        match &self.weights {
-            ConvWeights::Packed(packed) => forward_packed(packed, input, inputs),
-            ConvWeights::Tensors { weight, bias } => self.forward_tensors(weight, bias, input, inputs),
+        match (&self.weights, &input.0) {
+            (ConvWeights::Packed(packed), MapData::Cpu { .. }) => forward_packed(packed, input, inputs),
+            (ConvWeights::Tensors { weight, bias }, MapData::Device(tensor)) => {
+                self.forward_tensors(weight, bias, tensor, inputs)
+            }
+            _ => Err(mixed_devices()),
         }
     }
 
@@ -119,54 +126,71 @@ impl Conv2d {
         &self,
         weight: &Tensor,
         bias: &Tensor,
-        input: &FeatureMap,
+        input: &Tensor,
         inputs: ConvInputs<'_>,
     ) -> Result<FeatureMap> {
         let resampled = match inputs.upsample_to {
-            Some((height, width)) => Some(input.upsample_nearest(height, width)?),
+            Some((height, width)) => Some(input.upsample_nearest2d(height, width)?),
             None => None,
         };
         let input = resampled.as_ref().unwrap_or(input);
         let (padded, padding) = match self.config.padding {
             Padding::Symmetric(padding) => (None, padding),
-            Padding::RightBottom => (Some(input.pad_right_bottom(1)?), 0),
+            Padding::RightBottom => (Some(FeatureMap::pad_right_bottom(input, 1)?), 0),
         };
         let input = padded.as_ref().unwrap_or(input);
-        let mut output =
-            input.raw().conv2d(weight, padding, self.config.stride, 1, 1)?.broadcast_add(bias)?;
-        if let Some(per_channel) = inputs.per_channel {
-            let (batch, channels) = per_channel.dims2()?;
-            output = output.broadcast_add(&per_channel.reshape((batch, channels, 1, 1))?)?;
+        let mut output = input.conv2d(weight, padding, self.config.stride, 1, 1)?.broadcast_add(bias)?;
+        match inputs.per_channel.map(|values| &values.0) {
+            Some(SequenceData::Device(values)) => {
+                let (batch, _, channels) = values.dims3()?;
+                output = output.broadcast_add(&values.reshape((batch, channels, 1, 1))?)?;
+            }
+            Some(SequenceData::Cpu { .. }) => return Err(mixed_devices()),
+            None => {}
         }
-        if let Some(residual) = inputs.residual {
-            output = (output + residual.raw())?;
+        match inputs.residual.map(|map| &map.0) {
+            Some(MapData::Device(residual)) => output = (output + residual)?,
+            Some(MapData::Cpu { .. }) => return Err(mixed_devices()),
+            None => {}
         }
-        Ok(FeatureMap::from_raw(output))
+        Ok(FeatureMap(MapData::Device(output)))
     }
 }
 
 fn forward_packed(packed: &PackedConv2d, input: &FeatureMap, inputs: ConvInputs<'_>) -> Result<FeatureMap> {
-    let (images, channels, height, width) = input.dims();
+    let (_, _, height, width) = input.dims();
     // Doubling is folded into the gather; sizes that no halving leads to are resampled first.
     let upsample = inputs.upsample_to == Some((2 * height, 2 * width));
     let resampled = match inputs.upsample_to {
         Some((height, width)) if !upsample => Some(input.upsample_nearest(height, width)?),
         _ => None,
     };
-    let input = resampled.as_ref().unwrap_or(input);
-    let (_, _, height, width) = input.dims();
+    let MapData::Cpu { values, dims } = &resampled.as_ref().unwrap_or(input).0 else {
+        return Err(mixed_devices());
+    };
+    let [images, height, width, channels] = *dims;
     let shape = ImageShape { images, height, width, channels };
     let doubled = upsample.then(|| packed.with_upsample(true));
     let packed = doubled.as_ref().unwrap_or(packed);
     let to = packed.output_shape(shape)?;
-    let mut output = vec![0f32; to.len()];
-    cpu::values(input.raw(), |values| {
-        cpu::optional_values(inputs.per_channel, |per_image| {
-            cpu::optional_values(inputs.residual.map(FeatureMap::raw), |residual| {
-                let epilogue = ConvEpilogue { per_image, residual, ..ConvEpilogue::default() };
-                Ok(packed.forward(values, shape, &mut output, epilogue)?)
-            })
-        })
-    })?;
-    Ok(FeatureMap::from_raw(cpu::tensor(output, (to.images, to.height, to.width, to.channels))?))
+
+    let per_image = match inputs.per_channel.map(|values| &values.0) {
+        Some(SequenceData::Cpu { values, .. }) => Some(values.to_format(Format::F32)?),
+        Some(SequenceData::Device(_)) => return Err(mixed_devices()),
+        None => None,
+    };
+    let residual = match inputs.residual.map(|map| &map.0) {
+        Some(MapData::Cpu { values, .. }) => Some(values.to_format(Format::F32)?),
+        Some(MapData::Device(_)) => return Err(mixed_devices()),
+        None => None,
+    };
+    let epilogue = ConvEpilogue {
+        per_image: per_image.as_ref().and_then(f32_values),
+        residual: residual.as_ref().and_then(f32_values),
+        ..ConvEpilogue::default()
+    };
+    let mut output = Pooled::<f32>::new(to.len());
+    read!(values, values => packed.forward(values, shape, &mut output, epilogue)?);
+    let values = Array::F32(Arc::new(output));
+    Ok(FeatureMap(MapData::Cpu { values, dims: [to.images, to.height, to.width, to.channels] }))
 }

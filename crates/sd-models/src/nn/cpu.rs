@@ -1,12 +1,15 @@
-//! The way from CPU tensors to `sd-kernels` and back.
+//! The CPU's kernels and which precision they are given.
 //!
-//! On the CPU every activation is f32 and pictures lie channels-last in memory; bf16 is how weights are stored and,
-//! where the machine multiplies it, the precision of products.
+//! On the CPU pictures lie channels-last in memory. What a layer adds to or a norm reads is f32; what is only ever
+//! multiplied - the output of a norm, queries, keys and values, the inside of a feed-forward - is rounded to bf16
+//! once, where it is made, when the weights are bf16 and the machine multiplies that. Without such hardware bf16 is
+//! only how weights are stored.
 
-use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use candle_core::DType;
 use sd_kernels::{Kernels, Precision};
 
-use crate::{Error, Result};
+use super::array::Format;
+use crate::Error;
 
 /// The kernels of this process.
 pub(super) fn kernels() -> Kernels {
@@ -31,31 +34,12 @@ pub(super) fn precision(dtype: DType) -> Precision {
     }
 }
 
-/// Calls `f` with the values of a CPU tensor in row-major order. Copies only views and other dtypes.
-pub(super) fn values<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
-    let tensor = tensor.to_dtype(DType::F32)?.contiguous()?;
-    let (storage, layout) = tensor.storage_and_layout();
-    let Storage::Cpu(CpuStorage::F32(data)) = &*storage else {
-        return Err(candle_core::Error::Msg("a CPU layer was given a tensor of another device".into()).into());
-    };
-    let start = layout.start_offset();
-    f(&data[start..start + layout.shape().elem_count()])
-}
-
-/// [`values`] of a tensor that may be absent.
-pub(super) fn optional_values<R>(
-    tensor: Option<&Tensor>,
-    f: impl FnOnce(Option<&[f32]>) -> Result<R>,
-) -> Result<R> {
-    match tensor {
-        Some(tensor) => values(tensor, |values| f(Some(values))),
-        None => f(None),
+/// The format of activations that are only multiplied with weights of this dtype or with each other.
+pub(super) fn operands(dtype: DType) -> Format {
+    match dtype {
+        DType::BF16 if kernels().native_bf16() => Format::Bf16,
+        _ => Format::F32,
     }
-}
-
-/// A CPU tensor around `values`.
-pub(super) fn tensor(values: Vec<f32>, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
-    Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
 }
 
 impl From<sd_kernels::KernelError> for Error {

@@ -1,94 +1,112 @@
 //! Activations with height and width.
 
-use candle_core::{D, DType, Device, Tensor};
+use std::sync::Arc;
 
-use super::cpu;
+use candle_core::{D, DType, Tensor};
+use rayon::prelude::*;
+
+use super::array::Array;
+use super::pool::{Poolable, Pooled};
+use super::sequence::{Sequence, SequenceData, mixed_devices};
 use crate::Result;
 
 /// Activations of a batch of pictures in the memory layout that their device computes fastest: channels-last on the
 /// CPU, channels-first elsewhere.
 #[derive(Debug, Clone)]
-pub struct FeatureMap {
-    tensor: Tensor,
+pub struct FeatureMap(pub(super) MapData);
+
+#[derive(Debug, Clone)]
+pub(super) enum MapData {
+    /// Channels-last, `[batch, height, width, channels]`.
+    Cpu { values: Array, dims: [usize; 4] },
+    /// Channels-first.
+    Device(Tensor),
 }
 
 impl FeatureMap {
     /// From a tensor `(batch, channels, height, width)`.
     ///
     /// # Errors
-    /// When the tensor has not four dimensions.
+    /// When the tensor has not four dimensions, or on device errors.
     pub fn from_nchw(tensor: &Tensor) -> Result<Self> {
-        tensor.dims4()?;
-        let tensor = if tensor.device().is_cpu() { tensor.permute((0, 2, 3, 1))? } else { tensor.clone() };
-        Ok(Self { tensor: tensor.contiguous()? })
+        let (batch, channels, height, width) = tensor.dims4()?;
+        Ok(Self(match tensor.device().is_cpu() {
+            true => MapData::Cpu {
+                values: Array::from_tensor(&tensor.permute((0, 2, 3, 1))?)?,
+                dims: [batch, height, width, channels],
+            },
+            false => MapData::Device(tensor.contiguous()?),
+        }))
     }
 
-    /// As a contiguous tensor `(batch, channels, height, width)`.
+    /// As a contiguous tensor `(batch, channels, height, width)`; on the CPU in f32.
     ///
     /// # Errors
     /// Device errors.
     pub fn to_nchw(&self) -> Result<Tensor> {
-        let tensor = if self.is_cpu() { self.tensor.permute((0, 3, 1, 2))? } else { self.tensor.clone() };
-        Ok(tensor.contiguous()?)
-    }
-
-    /// The tensor in this device's layout.
-    pub(super) fn raw(&self) -> &Tensor {
-        &self.tensor
-    }
-
-    /// From a tensor in its device's layout.
-    pub(super) fn from_raw(tensor: Tensor) -> Self {
-        Self { tensor }
-    }
-
-    pub(super) fn is_cpu(&self) -> bool {
-        self.tensor.device().is_cpu()
+        match &self.0 {
+            MapData::Cpu { values, dims } => {
+                Ok(values.to_tensor(dims.to_vec())?.permute((0, 3, 1, 2))?.contiguous()?)
+            }
+            MapData::Device(tensor) => Ok(tensor.contiguous()?),
+        }
     }
 
     /// `(batch, channels, height, width)`.
     pub fn dims(&self) -> (usize, usize, usize, usize) {
-        match (self.tensor.dims(), self.is_cpu()) {
-            (&[batch, height, width, channels], true) | (&[batch, channels, height, width], false) => {
-                (batch, channels, height, width)
+        match &self.0 {
+            MapData::Cpu { dims: [batch, height, width, channels], .. } => {
+                (*batch, *channels, *height, *width)
             }
-            _ => unreachable!("a feature map has four dimensions"),
+            MapData::Device(tensor) => match *tensor.dims() {
+                [batch, channels, height, width] => (batch, channels, height, width),
+                _ => unreachable!("a feature map has four dimensions"),
+            },
         }
     }
 
-    /// The number format of the activations.
+    /// The number format of the activations; f32 on the CPU, however they are stored.
     pub fn dtype(&self) -> DType {
-        self.tensor.dtype()
-    }
-
-    /// The device that holds them.
-    pub fn device(&self) -> &Device {
-        self.tensor.device()
+        match &self.0 {
+            MapData::Cpu { .. } => DType::F32,
+            MapData::Device(tensor) => tensor.dtype(),
+        }
     }
 
     /// The pixels as a sequence `(batch, height * width, channels)`, row by row.
     ///
     /// # Errors
     /// Device errors.
-    pub fn to_tokens(&self) -> Result<Tensor> {
-        let (batch, channels, height, width) = self.dims();
-        match self.is_cpu() {
-            true => Ok(self.tensor.reshape((batch, height * width, channels))?),
-            false => Ok(self.tensor.flatten_from(2)?.transpose(1, 2)?.contiguous()?),
-        }
+    pub fn to_tokens(&self) -> Result<Sequence> {
+        Ok(Sequence(match &self.0 {
+            MapData::Cpu { values, dims: [batch, height, width, channels] } => {
+                SequenceData::Cpu { values: values.clone(), dims: [*batch, height * width, *channels] }
+            }
+            MapData::Device(tensor) => {
+                SequenceData::Device(tensor.flatten_from(2)?.transpose(1, 2)?.contiguous()?)
+            }
+        }))
     }
 
     /// A sequence `(batch, height * width, channels)` as a picture.
     ///
     /// # Errors
     /// When the length is not `height * width`.
-    pub fn from_tokens(tokens: &Tensor, height: usize, width: usize) -> Result<Self> {
-        let (batch, _, channels) = tokens.dims3()?;
-        let tensor = match tokens.device().is_cpu() {
-            true => tokens.contiguous()?.reshape((batch, height, width, channels))?,
-            false => tokens.transpose(1, 2)?.contiguous()?.reshape((batch, channels, height, width))?,
-        };
-        Ok(Self { tensor })
+    pub fn from_tokens(tokens: Sequence, height: usize, width: usize) -> Result<Self> {
+        let [batch, length, channels] = tokens.dims();
+        if length != height * width {
+            let message = format!("{length} tokens are no picture of {height} x {width}");
+            return Err(candle_core::Error::Msg(message).into());
+        }
+        Ok(Self(match tokens.0 {
+            SequenceData::Cpu { values, .. } => {
+                MapData::Cpu { values, dims: [batch, height, width, channels] }
+            }
+            SequenceData::Device(tensor) => {
+                let shape = (batch, channels, height, width);
+                MapData::Device(tensor.transpose(1, 2)?.contiguous()?.reshape(shape)?)
+            }
+        }))
     }
 
     /// This map's channels followed by those of `other`.
@@ -96,31 +114,26 @@ impl FeatureMap {
     /// # Errors
     /// When batch, height or width differ.
     pub fn concat_channels(&self, other: &Self) -> Result<Self> {
-        if !self.is_cpu() {
-            return Ok(Self { tensor: Tensor::cat(&[&self.tensor, &other.tensor], 1)? });
-        }
         let (batch, left, height, width) = self.dims();
         let right = other.dims().1;
         if other.dims() != (batch, right, height, width) {
-            return Err(candle_core::Error::Msg(format!(
-                "channels of {:?} and {:?} cannot be joined",
-                self.dims(),
-                other.dims()
-            ))
-            .into());
+            let message = format!("channels of {:?} and {:?} cannot be joined", self.dims(), other.dims());
+            return Err(candle_core::Error::Msg(message).into());
         }
-        // Pixel by pixel: candle's general concatenation along the last axis is many times slower.
-        let joined = cpu::values(&self.tensor, |a| {
-            cpu::values(&other.tensor, |b| {
-                let mut joined = Vec::with_capacity(a.len() + b.len());
-                for (a, b) in a.chunks_exact(left).zip(b.chunks_exact(right)) {
-                    joined.extend_from_slice(a);
-                    joined.extend_from_slice(b);
-                }
-                Ok(joined)
-            })
-        })?;
-        Ok(Self { tensor: cpu::tensor(joined, (batch, height, width, left + right))? })
+        let (a, b) = match (&self.0, &other.0) {
+            (MapData::Cpu { values: a, .. }, MapData::Cpu { values: b, .. }) => (a, b),
+            (MapData::Device(a), MapData::Device(b)) => {
+                return Ok(Self(MapData::Device(Tensor::cat(&[a, b], 1)?)));
+            }
+            _ => return Err(mixed_devices()),
+        };
+        let values = match (a, &b.to_format(a.format())?) {
+            (Array::F32(a), Array::F32(b)) => Array::F32(join(a, b, left, right)),
+            (Array::Bf16(a), Array::Bf16(b)) => Array::Bf16(join(a, b, left, right)),
+            _ => return Err(mixed_devices()),
+        };
+        let channels = left + right;
+        Ok(Self(MapData::Cpu { values, dims: [batch, height, width, channels] }))
     }
 
     /// Nearest-neighbour resampling to `height` x `width`.
@@ -128,30 +141,61 @@ impl FeatureMap {
     /// # Errors
     /// Device errors.
     pub fn upsample_nearest(&self, height: usize, width: usize) -> Result<Self> {
-        if !self.is_cpu() {
-            return Ok(Self { tensor: self.tensor.upsample_nearest2d(height, width)? });
-        }
-        let (batch, channels, from_height, from_width) = self.dims();
-        let resampled = cpu::values(&self.tensor, |values| {
-            let mut resampled = Vec::with_capacity(batch * height * width * channels);
-            for image in values.chunks_exact(from_height * from_width * channels) {
-                for y in 0..height {
-                    let row = y * from_height / height * from_width;
-                    for x in 0..width {
-                        let pixel = (row + x * from_width / width) * channels;
-                        resampled.extend_from_slice(&image[pixel..pixel + channels]);
-                    }
-                }
+        let (values, dims) = match &self.0 {
+            MapData::Device(tensor) => {
+                return Ok(Self(MapData::Device(tensor.upsample_nearest2d(height, width)?)));
             }
-            Ok(resampled)
-        })?;
-        Ok(Self { tensor: cpu::tensor(resampled, (batch, height, width, channels))? })
+            MapData::Cpu { values, dims } => (values, *dims),
+        };
+        let resampled = match values {
+            Array::F32(values) => Array::F32(resample(values, dims, height, width)),
+            Array::Bf16(values) => Array::Bf16(resample(values, dims, height, width)),
+        };
+        let [batch, _, _, channels] = dims;
+        Ok(Self(MapData::Cpu { values: resampled, dims: [batch, height, width, channels] }))
     }
 
-    /// Zeros beyond the right and the lower border of a channels-first map.
-    pub(super) fn pad_right_bottom(&self, amount: usize) -> Result<Self> {
-        let tensor =
-            self.tensor.pad_with_zeros(D::Minus1, 0, amount)?.pad_with_zeros(D::Minus2, 0, amount)?;
-        Ok(Self { tensor })
+    /// Zeros beyond the right and the lower border of a channels-first tensor.
+    pub(super) fn pad_right_bottom(tensor: &Tensor, amount: usize) -> Result<Tensor> {
+        Ok(tensor.pad_with_zeros(D::Minus1, 0, amount)?.pad_with_zeros(D::Minus2, 0, amount)?)
     }
+}
+
+/// Rows of `left` values of `a`, each followed by `right` values of `b`.
+fn join<T: Poolable>(a: &[T], b: &[T], left: usize, right: usize) -> Arc<Pooled<T>> {
+    let mut joined = Pooled::new(a.len() + b.len());
+    if left + right > 0 {
+        // By lines of pixels, so that the copies are long enough to be worth a task.
+        const PIXELS: usize = 256;
+        let lines = joined.par_chunks_mut(PIXELS * (left + right)).enumerate();
+        lines.for_each(|(line, joined)| {
+            for (pixel, joined) in joined.chunks_exact_mut(left + right).enumerate() {
+                let pixel = line * PIXELS + pixel;
+                let (to_a, to_b) = joined.split_at_mut(left);
+                to_a.copy_from_slice(&a[pixel * left..][..left]);
+                to_b.copy_from_slice(&b[pixel * right..][..right]);
+            }
+        });
+    }
+    Arc::new(joined)
+}
+
+/// Nearest-neighbour resampling of channels-last pictures of `[batch, height, width, channels]`.
+fn resample<T: Poolable>(
+    values: &[T],
+    [batch, from_height, from_width, channels]: [usize; 4],
+    height: usize,
+    width: usize,
+) -> Arc<Pooled<T>> {
+    let line_len = width * channels;
+    let mut resampled = Pooled::new(batch * height * line_len);
+    resampled.par_chunks_mut(line_len.max(1)).enumerate().for_each(|(line, output)| {
+        let (image, y) = (line / height, line % height);
+        let row = (image * from_height + y * from_height / height) * from_width;
+        for (x, pixel) in output.chunks_exact_mut(channels).enumerate() {
+            let from = (row + x * from_width / width) * channels;
+            pixel.copy_from_slice(&values[from..from + channels]);
+        }
+    });
+    Arc::new(resampled)
 }

@@ -3,14 +3,35 @@
 use candle_core::{DType, Tensor};
 use sd_kernels::NormParams;
 
-use super::{FeatureMap, cpu};
+use super::array::{Array, Format, read, write};
+use super::feature_map::MapData;
+use super::sequence::SequenceData;
+use super::{FeatureMap, Sequence, cpu};
 use crate::{Result, Weights};
+
+/// Scale and shift of a norm.
+#[derive(Debug, Clone)]
+enum Affine {
+    Cpu { weight: Vec<f32>, bias: Vec<f32>, output: Format },
+    Device { weight: Tensor, bias: Tensor },
+}
+
+impl Affine {
+    fn load(weights: &Weights, channels: usize) -> Result<Self> {
+        let output = cpu::operands(weights.dtype());
+        let weights = weights.with_dtype(DType::F32);
+        let (weight, bias) = (weights.tensor("weight", &[channels])?, weights.tensor("bias", &[channels])?);
+        Ok(match weights.device().is_cpu() {
+            true => Self::Cpu { weight: weight.to_vec1()?, bias: bias.to_vec1()?, output },
+            false => Self::Device { weight, bias },
+        })
+    }
+}
 
 /// Group normalisation over channels (Wu and He, 2018), with the SiLU that follows it in residual blocks.
 #[derive(Debug, Clone)]
 pub struct GroupNorm {
-    weight: Tensor,
-    bias: Tensor,
+    affine: Affine,
     groups: usize,
     eps: f64,
 }
@@ -21,10 +42,7 @@ impl GroupNorm {
     /// # Errors
     /// As [`Weights::tensor`].
     pub fn load(weights: &Weights, channels: usize, groups: usize, eps: f64) -> Result<Self> {
-        let weights = weights.with_dtype(DType::F32);
-        let weight = weights.tensor("weight", &[channels])?;
-        let bias = weights.tensor("bias", &[channels])?;
-        Ok(Self { weight, bias, groups, eps })
+        Ok(Self { affine: Affine::load(weights, channels)?, groups, eps })
     }
 
     /// Normalises each group of channels of each picture to mean 0 and variance 1, then scales and shifts.
@@ -44,28 +62,28 @@ impl GroupNorm {
     }
 
     fn forward_with(&self, input: &FeatureMap, silu: bool) -> Result<FeatureMap> {
-        if !input.is_cpu() {
-            let normalised = self.normalised(input)?;
-            let output = if silu { normalised.silu()? } else { normalised };
-            return Ok(FeatureMap::from_raw(output.to_dtype(input.dtype())?));
+        match (&self.affine, &input.0) {
+            (Affine::Cpu { weight, bias, output }, MapData::Cpu { values, dims }) => {
+                let params = NormParams { weight, bias, eps: self.eps as f32 };
+                let [batch, height, width, channels] = *dims;
+                let shape = [batch, height * width, channels];
+                let values = read!(values, values => write!(*output, values.len(), output => {
+                    cpu::kernels().group_norm(values, shape, self.groups, params, silu, output)
+                }));
+                Ok(FeatureMap(MapData::Cpu { values, dims: *dims }))
+            }
+            (Affine::Device { weight, bias }, MapData::Device(tensor)) => {
+                let normalised = self.normalised(tensor, weight, bias)?;
+                let output = if silu { normalised.silu()? } else { normalised };
+                Ok(FeatureMap(MapData::Device(output.to_dtype(tensor.dtype())?)))
+            }
+            _ => Err(super::sequence::mixed_devices()),
         }
-        let (batch, channels, height, width) = input.dims();
-        let mut output = vec![0f32; batch * channels * height * width];
-        cpu::values(input.raw(), |values| {
-            cpu::values(&self.weight, |weight| {
-                cpu::values(&self.bias, |bias| {
-                    let params = NormParams { weight, bias, eps: self.eps as f32 };
-                    let shape = [batch, height * width, channels];
-                    Ok(cpu::kernels().group_norm(values, shape, self.groups, params, silu, &mut output)?)
-                })
-            })
-        })?;
-        Ok(FeatureMap::from_raw(cpu::tensor(output, (batch, height, width, channels))?))
     }
 
-    fn normalised(&self, input: &FeatureMap) -> Result<Tensor> {
-        let (batch, channels, height, width) = input.dims();
-        let grouped = input.raw().to_dtype(DType::F32)?.reshape((
+    fn normalised(&self, input: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        let (batch, channels, height, width) = input.dims4()?;
+        let grouped = input.to_dtype(DType::F32)?.reshape((
             batch,
             self.groups,
             channels / self.groups * height * width,
@@ -75,16 +93,15 @@ impl GroupNorm {
         Ok(centred
             .broadcast_div(&deviation)?
             .reshape((batch, channels, height, width))?
-            .broadcast_mul(&self.weight.reshape((1, channels, 1, 1))?)?
-            .broadcast_add(&self.bias.reshape((1, channels, 1, 1))?)?)
+            .broadcast_mul(&weight.reshape((1, channels, 1, 1))?)?
+            .broadcast_add(&bias.reshape((1, channels, 1, 1))?)?)
     }
 }
 
-/// Layer normalisation over the last dimension (Ba, Kiros and Hinton, 2016).
+/// Layer normalisation over the channels (Ba, Kiros and Hinton, 2016).
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
+    affine: Affine,
     eps: f64,
 }
 
@@ -94,33 +111,43 @@ impl LayerNorm {
     /// # Errors
     /// As [`Weights::tensor`].
     pub fn load(weights: &Weights, features: usize, eps: f64) -> Result<Self> {
-        let weights = weights.with_dtype(DType::F32);
-        Ok(Self {
-            weight: weights.tensor("weight", &[features])?,
-            bias: weights.tensor("bias", &[features])?,
-            eps,
-        })
+        Ok(Self { affine: Affine::load(weights, features)?, eps })
     }
 
-    /// Normalises `input` `(.., features)`.
+    /// Normalises each vector of `input`.
     ///
     /// # Errors
-    /// When the last dimension does not fit, or on device errors.
-    pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        if input.device().is_cpu() {
-            let mut output = vec![0f32; input.elem_count()];
-            cpu::values(input, |values| {
-                cpu::values(&self.weight, |weight| {
-                    cpu::values(&self.bias, |bias| {
-                        let params = NormParams { weight, bias, eps: self.eps as f32 };
-                        Ok(cpu::kernels().layer_norm(values, weight.len(), params, &mut output)?)
-                    })
-                })
-            })?;
-            return cpu::tensor(output, input.shape());
+    /// When the channels do not fit, or on device errors.
+    pub fn forward(&self, input: &Sequence) -> Result<Sequence> {
+        match &self.affine {
+            Affine::Cpu { output, .. } => self.forward_as(input, *output),
+            Affine::Device { .. } => self.forward_as(input, Format::F32),
         }
-        let wide = input.to_dtype(DType::F32)?.contiguous()?;
-        let output = candle_nn::ops::layer_norm(&wide, &self.weight, &self.bias, self.eps as f32)?;
-        Ok(output.to_dtype(input.dtype())?)
+    }
+
+    /// [`LayerNorm::forward`], for a state that is read by more than products: in full precision on the CPU.
+    ///
+    /// # Errors
+    /// As [`LayerNorm::forward`].
+    pub fn forward_precise(&self, input: &Sequence) -> Result<Sequence> {
+        self.forward_as(input, Format::F32)
+    }
+
+    fn forward_as(&self, input: &Sequence, format: Format) -> Result<Sequence> {
+        match (&self.affine, &input.0) {
+            (Affine::Cpu { weight, bias, .. }, SequenceData::Cpu { values, dims }) => {
+                let params = NormParams { weight, bias, eps: self.eps as f32 };
+                let values: Array = read!(values, values => write!(format, values.len(), output => {
+                    cpu::kernels().layer_norm(values, weight.len(), params, output)
+                }));
+                Ok(Sequence(SequenceData::Cpu { values, dims: *dims }))
+            }
+            (Affine::Device { weight, bias }, SequenceData::Device(tensor)) => {
+                let wide = tensor.to_dtype(DType::F32)?.contiguous()?;
+                let output = candle_nn::ops::layer_norm(&wide, weight, bias, self.eps as f32)?;
+                Ok(Sequence(SequenceData::Device(output.to_dtype(tensor.dtype())?)))
+            }
+            _ => Err(super::sequence::mixed_devices()),
+        }
     }
 }

@@ -1,20 +1,18 @@
 //! The levels of a UNet: residual blocks, transformers and a change of resolution.
 
-use candle_core::Tensor;
-
 use super::config::{Level, UnetConfig};
 use super::resnet::{ResnetBlock, ResnetConfig};
 use super::transformer::SpatialTransformer;
-use crate::nn::{Conv2d, ConvConfig, ConvInputs, FeatureMap, Padding};
+use crate::nn::{Conv2d, ConvConfig, ConvInputs, FeatureMap, Padding, Sequence};
 use crate::{Result, Weights};
 
 /// What every block is conditioned on.
 #[derive(Clone, Copy)]
 pub(super) struct Condition<'a> {
-    /// SiLU of the time embedding, `(batch, time_dim)`.
-    pub time: &'a Tensor,
+    /// SiLU of the time embedding, `(batch, 1, time_dim)`.
+    pub time: &'a Sequence,
     /// Text states `(batch, tokens, cross_dim)`.
-    pub text: &'a Tensor,
+    pub text: &'a Sequence,
 }
 
 /// A residual block and, in levels with attention, the transformer after it.

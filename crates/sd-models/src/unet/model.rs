@@ -4,7 +4,9 @@ use candle_core::{D, Tensor};
 
 use super::UnetConfig;
 use super::blocks::{Condition, DownBlock, MidBlock, UpBlock};
-use crate::nn::{Activation, Conv2d, ConvConfig, FeatureMap, GroupNorm, Linear, sinusoidal_embedding};
+use crate::nn::{
+    Activation, Conv2d, ConvConfig, FeatureMap, GroupNorm, Linear, Sequence, sinusoidal_embedding,
+};
 use crate::{Error, Result, Weights};
 
 /// Predicts the noise (or velocity) in latents at given timesteps.
@@ -101,8 +103,9 @@ impl Unet2DConditionModel {
     ) -> Result<Tensor> {
         let dtype = sample.dtype();
         let time = self.embed_time(timesteps, added, text)?;
-        let activated = Activation::Silu.apply(&time)?;
-        let condition = Condition { time: &activated, text };
+        let activated = Sequence::from_vectors(&Activation::Silu.apply(&time)?)?;
+        let states = Sequence::from_tensor(text)?;
+        let condition = Condition { time: &activated, text: &states };
 
         let mut state = self.conv_in.forward(&FeatureMap::from_nchw(&sample.to_dtype(text.dtype())?)?)?;
         let mut skips = vec![state.clone()];
@@ -154,6 +157,8 @@ struct TimestepEmbedding {
 
 impl TimestepEmbedding {
     fn load(weights: &Weights, in_features: usize, out_features: usize) -> Result<Self> {
+        // Every value of the network depends on these few: on the CPU they stay f32 whatever the others are.
+        let weights = weights.with_dtype(weights.activation_dtype());
         Ok(Self {
             linear_1: Linear::load(&weights.child("linear_1"), in_features, out_features)?,
             linear_2: Linear::load(&weights.child("linear_2"), out_features, out_features)?,
@@ -161,6 +166,7 @@ impl TimestepEmbedding {
     }
 
     fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        self.linear_2.forward(&self.linear_1.forward_activated(input, Activation::Silu)?)
+        let inner = self.linear_1.forward_activated(&Sequence::from_vectors(input)?, Activation::Silu)?;
+        self.linear_2.forward(&inner)?.to_vectors()
     }
 }

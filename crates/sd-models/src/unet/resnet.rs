@@ -1,8 +1,6 @@
 //! The residual block that UNet and VAE share; reference `diffusers.models.resnet.ResnetBlock2D`.
 
-use candle_core::Tensor;
-
-use crate::nn::{Conv2d, ConvConfig, ConvInputs, FeatureMap, GroupNorm, Linear};
+use crate::nn::{Conv2d, ConvConfig, ConvInputs, FeatureMap, GroupNorm, Linear, Sequence};
 use crate::{Result, Weights};
 
 /// Norm, SiLU, convolution, twice, around a shortcut; the time embedding enters between the two.
@@ -52,8 +50,12 @@ impl ResnetBlock {
         })
     }
 
-    /// `activated_time` is the SiLU of the time embedding, `(batch, time_dim)`.
-    pub(crate) fn forward(&self, input: &FeatureMap, activated_time: Option<&Tensor>) -> Result<FeatureMap> {
+    /// `activated_time` is the SiLU of the time embedding, `(batch, 1, time_dim)`.
+    pub(crate) fn forward(
+        &self,
+        input: &FeatureMap,
+        activated_time: Option<&Sequence>,
+    ) -> Result<FeatureMap> {
         let per_channel = match (&self.time_emb_proj, activated_time) {
             (Some(projection), Some(time)) => Some(projection.forward(time)?),
             _ => None,

@@ -1,10 +1,10 @@
 //! The spatial transformer inside attention blocks; references `diffusers.Transformer2DModel` and
 //! `diffusers.models.attention.BasicTransformerBlock`.
 
-use candle_core::Tensor;
-
 use super::config::Level;
-use crate::nn::{FeatureMap, GegluLinear, GroupNorm, LayerNorm, Linear, Mask, attention};
+use crate::nn::{
+    Attention, AttentionConfig, FeatureMap, GegluLinear, GroupNorm, LayerNorm, Linear, Mask, Sequence,
+};
 use crate::{Result, Weights};
 
 /// Epsilon of the group norm before a transformer; fixed in the reference.
@@ -39,14 +39,14 @@ impl SpatialTransformer {
     }
 
     /// `text` is `(batch, tokens, cross_dim)`.
-    pub(super) fn forward(&self, input: &FeatureMap, text: &Tensor) -> Result<FeatureMap> {
+    pub(super) fn forward(&self, input: &FeatureMap, text: &Sequence) -> Result<FeatureMap> {
         let (_, _, height, width) = input.dims();
         let mut state = self.proj_in.forward(&self.norm.forward(input)?.to_tokens()?)?;
         for block in &self.blocks {
             state = block.forward(&state, text)?;
         }
         let output = self.proj_out.forward_residual(&state, &input.to_tokens()?)?;
-        FeatureMap::from_tokens(&output, height, width)
+        FeatureMap::from_tokens(output, height, width)
     }
 }
 
@@ -66,55 +66,28 @@ impl TransformerBlock {
     fn load(weights: &Weights, level: Level) -> Result<Self> {
         let width = level.channels;
         let norm = |name: &str| LayerNorm::load(&weights.child(name), width, LAYER_NORM_EPS);
+        let attention = |name: &str, context_width: usize| {
+            let weights = weights.child(name);
+            let config =
+                AttentionConfig { width, context_width, heads: level.heads, bias: false, mask: Mask::None };
+            Attention::load(["to_q", "to_k", "to_v", "to_out.0"].map(|part| weights.child(part)), config)
+        };
         Ok(Self {
             norm1: norm("norm1")?,
-            attn1: Attention::load(&weights.child("attn1"), width, width, level.heads)?,
+            attn1: attention("attn1", width)?,
             norm2: norm("norm2")?,
-            attn2: Attention::load(&weights.child("attn2"), width, level.cross_dim, level.heads)?,
+            attn2: attention("attn2", level.cross_dim)?,
             norm3: norm("norm3")?,
             gate: GegluLinear::load(&weights.child("ff.net.0.proj"), width, 4 * width)?,
             down: Linear::load(&weights.child("ff.net.2"), 4 * width, width)?,
         })
     }
 
-    fn forward(&self, state: &Tensor, text: &Tensor) -> Result<Tensor> {
+    fn forward(&self, state: &Sequence, text: &Sequence) -> Result<Sequence> {
         let normed = self.norm1.forward(state)?;
         let state = self.attn1.forward(&normed, &normed, state)?;
         let state = self.attn2.forward(&self.norm2.forward(&state)?, text, &state)?;
         let inner = self.gate.forward(&self.norm3.forward(&state)?)?;
         self.down.forward_residual(&inner, &state)
-    }
-}
-
-/// Attention with its four projections.
-#[derive(Debug)]
-struct Attention {
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: Linear,
-    heads: usize,
-}
-
-impl Attention {
-    fn load(weights: &Weights, width: usize, context: usize, heads: usize) -> Result<Self> {
-        Ok(Self {
-            to_q: Linear::load_without_bias(&weights.child("to_q"), width, width)?,
-            to_k: Linear::load_without_bias(&weights.child("to_k"), context, width)?,
-            to_v: Linear::load_without_bias(&weights.child("to_v"), context, width)?,
-            to_out: Linear::load(&weights.child("to_out.0"), width, width)?,
-            heads,
-        })
-    }
-
-    fn forward(&self, state: &Tensor, context: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        let mixed = attention(
-            &self.to_q.forward(state)?,
-            &self.to_k.forward(context)?,
-            &self.to_v.forward(context)?,
-            self.heads,
-            Mask::None,
-        )?;
-        self.to_out.forward_residual(&mixed, residual)
     }
 }

@@ -1,7 +1,7 @@
 //! The middle of encoder and decoder, and the sizes of their residual blocks.
 
 use super::VaeConfig;
-use crate::nn::{FeatureMap, GroupNorm, Linear, Mask, attention};
+use crate::nn::{Attention, AttentionConfig, FeatureMap, GroupNorm, Mask};
 use crate::unet::{ResnetBlock, ResnetConfig};
 use crate::{Result, Weights};
 
@@ -50,39 +50,34 @@ impl MidBlock {
 #[derive(Debug)]
 struct PixelAttention {
     group_norm: GroupNorm,
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: Linear,
+    attention: Attention,
 }
 
 impl PixelAttention {
     fn load(weights: &Weights, channels: usize, config: &VaeConfig) -> Result<Self> {
         // Folders saved before diffusers 0.15 have the second set of names.
         let old = !weights.contains("to_q.weight");
-        let linear = |new_name: &str, old_name: &str| {
-            Linear::load(&weights.child(if old { old_name } else { new_name }), channels, channels)
+        let names = match old {
+            true => ["query", "key", "value", "proj_attn"],
+            false => ["to_q", "to_k", "to_v", "to_out.0"],
+        };
+        let attention = AttentionConfig {
+            width: channels,
+            context_width: channels,
+            heads: 1,
+            bias: true,
+            mask: Mask::None,
         };
         Ok(Self {
             group_norm: GroupNorm::load(&weights.child("group_norm"), channels, config.norm_num_groups, EPS)?,
-            to_q: linear("to_q", "query")?,
-            to_k: linear("to_k", "key")?,
-            to_v: linear("to_v", "value")?,
-            to_out: linear("to_out.0", "proj_attn")?,
+            attention: Attention::load(names.map(|name| weights.child(name)), attention)?,
         })
     }
 
     fn forward(&self, input: &FeatureMap) -> Result<FeatureMap> {
         let (_, _, height, width) = input.dims();
         let tokens = self.group_norm.forward(input)?.to_tokens()?;
-        let mixed = attention(
-            &self.to_q.forward(&tokens)?,
-            &self.to_k.forward(&tokens)?,
-            &self.to_v.forward(&tokens)?,
-            1,
-            Mask::None,
-        )?;
-        let output = self.to_out.forward_residual(&mixed, &input.to_tokens()?)?;
-        FeatureMap::from_tokens(&output, height, width)
+        let output = self.attention.forward(&tokens, &tokens, &input.to_tokens()?)?;
+        FeatureMap::from_tokens(output, height, width)
     }
 }
