@@ -34,5 +34,5 @@ pub use error::{Error, Result};
 pub use generation::{Finished, Generation, Step, Timings};
 pub use pipeline::{LoadOptions, ModelDefaults, ModelSource, Pipeline, PipelineInfo, RandomModel};
 pub use request::GenerationRequest;
-pub use sd_models::nn::{cpu_kernels, cpu_kernels_report};
+pub use sd_models::nn::{cpu_kernels, cpu_kernels_report, cpu_multiplies_bf16};
 pub use sd_models::{EmbeddedFile, ModelFiles, accelerators, registry};

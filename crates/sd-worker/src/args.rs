@@ -57,7 +57,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, env = "SD_WORKER_DEVICE", default_value = "cpu")]
     pub(crate) device: DeviceName,
     /// The number format of the weights.
-    #[arg(long, env = "SD_WORKER_DTYPE", value_enum, default_value_t = DtypeName::F32)]
+    #[arg(long, env = "SD_WORKER_DTYPE", value_enum, default_value_t = DtypeName::Auto)]
     pub(crate) dtype: DtypeName,
 }
 
@@ -98,6 +98,8 @@ impl std::fmt::Display for DeviceName {
 /// A number format by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DtypeName {
+    /// bf16 on a CPU that multiplies it (AMX), f32 elsewhere.
+    Auto,
     /// 32 bits: exactly what the reference computes.
     F32,
     /// 16 bits with the range of f32.

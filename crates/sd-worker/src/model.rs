@@ -24,6 +24,8 @@ pub(crate) fn options(args: &ModelArgs) -> Result<LoadOptions, Failure> {
     let device = device
         .map_err(|error| Failure::refused(format!("device {} cannot be used: {error}", args.device)))?;
     let dtype = match args.dtype {
+        DtypeName::Auto if device.is_cpu() && sd_inference::cpu_multiplies_bf16() => DType::BF16,
+        DtypeName::Auto => DType::F32,
         DtypeName::F32 => DType::F32,
         DtypeName::Bf16 => DType::BF16,
         DtypeName::F16 => DType::F16,

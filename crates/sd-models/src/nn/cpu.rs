@@ -26,6 +26,11 @@ pub fn cpu_kernels_report() -> String {
     sd_kernels::report().to_string()
 }
 
+/// Whether the CPU multiplies bf16 itself (AMX), so that bf16 is faster than f32 and not only smaller.
+pub fn cpu_multiplies_bf16() -> bool {
+    kernels().native_bf16()
+}
+
 /// How weights of this dtype are packed.
 pub(super) fn precision(dtype: DType) -> Precision {
     match dtype {
