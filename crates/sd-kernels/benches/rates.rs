@@ -55,20 +55,26 @@ struct Rates {
 }
 
 impl Rates {
+    fn wanted(&self, name: &str) -> bool {
+        format!("{} {name}", self.kernels.set()).contains(&self.filter)
+    }
+
     fn show(&self, name: &str, work: f64, unit: &str, run: impl FnMut()) {
-        let name = format!("{} {name}", self.kernels.set());
-        if name.contains(&self.filter) {
+        if self.wanted(name) {
+            let name = format!("{} {name}", self.kernels.set());
             let time = best(run).as_secs_f64();
             println!("{name:58} {:9.3} ms {:8.1} {unit}", time * 1e3, work / time / 1e9);
         }
     }
 
-    fn conv<T: Element>(&self, precision: Precision, [c, o, size, taps]: [usize; 4], upsample: bool) {
+    /// A convolution by window and, where that differs, by Winograd's products; the rate counts the window's.
+    fn conv<T: Element>(&self, precision: Precision, [images, c, o, size, taps]: [usize; 5], upsample: bool) {
         let name = format!(
-            "conv {taps}x{taps} {c}->{o} at {size} x2{} {precision:?}",
+            "conv {taps}x{taps} {c}->{o} at {size} x{images}{} {precision:?}",
             if upsample { " up" } else { "" }
         );
-        if !format!("{} {name}", self.kernels.set()).contains(&self.filter) {
+        let kinds: &[_] = if taps == 3 { &[(" window", false), (" winograd", true)] } else { &[("", false)] };
+        if !kinds.iter().any(|(kind, _)| self.wanted(&format!("{name}{kind}"))) {
             return;
         }
         let weight = values::<f32>(o * c * taps * taps);
@@ -76,18 +82,21 @@ impl Rates {
         let shape = [o, c, taps, taps];
         let conv =
             PackedConv2d::new(self.kernels, (&weight[..]).into(), shape, None, geometry, precision).unwrap();
-        let shape = ImageShape { images: 2, height: size, width: size, channels: c };
+        let shape = ImageShape { images, height: size, width: size, channels: c };
         let input = values::<T>(shape.len());
         let mut output = vec![T::from_f32(0.0); conv.output_shape(shape).unwrap().len()];
         let flops = (2 * output.len() * c * taps * taps) as f64;
-        self.show(&name, flops, "GFLOP/s", || {
-            conv.forward(&input, shape, &mut output, ConvEpilogue::default()).unwrap();
-        });
+        for (kind, winograd) in kinds {
+            let conv = conv.with_winograd(*winograd);
+            self.show(&format!("{name}{kind}"), flops, "GFLOP/s", || {
+                conv.forward(&input, shape, &mut output, ConvEpilogue::default()).unwrap();
+            });
+        }
     }
 
     fn linear<T: Element>(&self, precision: Precision, [rows, k, n]: [usize; 3], gated: bool) {
         let name = format!("linear {rows} rows {k}->{n}{} {precision:?}", if gated { " geglu" } else { "" });
-        if !format!("{} {name}", self.kernels.set()).contains(&self.filter) {
+        if !self.wanted(&name) {
             return;
         }
         let weight_rows = if gated { 2 * n } else { n };
@@ -135,12 +144,19 @@ impl Rates {
         let f32 = Precision::F32;
         let bf16 = Precision::Bf16;
         for (shape, upsample) in [
-            ([320, 320, 64, 3], false),
-            ([640, 640, 32, 3], false),
-            ([1280, 1280, 16, 3], false),
-            ([1280, 1280, 8, 3], false),
-            ([960, 320, 64, 1], false),
-            ([640, 640, 32, 3], true),
+            ([2, 320, 320, 64, 3], false),
+            ([2, 960, 320, 64, 3], false),
+            ([2, 640, 640, 32, 3], false),
+            ([2, 1280, 1280, 16, 3], false),
+            ([2, 2560, 1280, 16, 3], false),
+            ([2, 1280, 1280, 8, 3], false),
+            ([1, 128, 128, 512, 3], false),
+            ([1, 256, 256, 256, 3], false),
+            ([1, 512, 512, 128, 3], false),
+            ([1, 512, 512, 64, 3], false),
+            ([2, 960, 320, 64, 1], false),
+            ([2, 640, 640, 32, 3], true),
+            ([1, 256, 256, 256, 3], true),
         ] {
             self.conv::<f32>(f32, shape, upsample);
             self.conv::<bf16>(bf16, shape, upsample);

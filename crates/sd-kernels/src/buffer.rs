@@ -5,6 +5,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::thread::LocalKey;
 
 use crate::element::{Element, Lanes};
 
@@ -162,19 +163,31 @@ impl<T> std::fmt::Debug for Buffer<T> {
 }
 
 thread_local! {
-    static SCRATCH: Cell<Option<Buffer<f32>>> = const { Cell::new(None) };
+    static SCRATCH: Slot = const { Cell::new(None) };
+    static SHARED: Slot = const { Cell::new(None) };
 }
+
+type Slot = Cell<Option<Buffer<f32>>>;
 
 /// Lends this thread's scratch memory: at least `len` f32 values, aligned to 64 bytes, of unspecified content.
 ///
 /// A nested call gets memory of its own. The memory stays with the thread for the next call.
 pub(crate) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut buffer = SCRATCH
+    with(&SCRATCH, len, work)
+}
+
+/// As [`with_scratch`], for what the tasks of a call share: beside the scratch that tasks on this thread take.
+pub(crate) fn with_shared_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    with(&SHARED, len, work)
+}
+
+fn with<R>(slot: &'static LocalKey<Slot>, len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut buffer = slot
         .take()
         .filter(|buffer| buffer.len() >= len)
         .unwrap_or_else(|| Buffer::new(len.next_multiple_of(LINE / size_of::<f32>())));
     let result = work(&mut buffer);
-    SCRATCH.set(Some(buffer));
+    slot.set(Some(buffer));
     result
 }
 

@@ -9,6 +9,7 @@ use crate::gemm::epilogue::Target;
 use crate::gemm::gather::{Dense, Gather};
 use crate::gemm::multiply;
 use crate::gemm::pack::{Columns, PackedB};
+use crate::winograd::{self, Images};
 use crate::{Activation, KernelError, Kernels, Precision, Weights};
 
 /// Zeros around an image, in pixels.
@@ -104,6 +105,7 @@ pub struct PackedConv2d {
     channels: usize,
     kernel: [usize; 2],
     geometry: ConvGeometry,
+    winograd: Option<bool>,
 }
 
 impl PackedConv2d {
@@ -122,12 +124,25 @@ impl PackedConv2d {
         }
         let shape = [outputs, channels, kernel_height * kernel_width];
         let b = Arc::new(PackedB::new(kernels, weight, shape, bias, Columns::Plain, precision)?);
-        Ok(Self { b, channels, kernel: [kernel_height, kernel_width], geometry })
+        Ok(Self { b, channels, kernel: [kernel_height, kernel_width], geometry, winograd: None })
     }
 
     /// The same convolution, sharing its weights, that reads its input doubled or as it is.
     pub fn with_upsample(&self, upsample: bool) -> Self {
         Self { geometry: ConvGeometry { upsample, ..self.geometry }, ..self.clone() }
+    }
+
+    /// The same convolution, sharing its weights, by Winograd's products wherever they apply, or nowhere: to
+    /// compare both in tests and benchmarks.
+    #[doc(hidden)]
+    pub fn with_winograd(&self, winograd: bool) -> Self {
+        Self { winograd: Some(winograd), ..self.clone() }
+    }
+
+    /// Whether an image of this output shape is computed by Winograd's products.
+    fn by_winograd(&self, to: ImageShape) -> bool {
+        let window = self.kernel == [3, 3] && self.geometry.stride == 1;
+        window && self.winograd.unwrap_or_else(|| winograd::pays(&self.b, self.channels, to))
     }
 
     /// Channels of the output.
@@ -203,6 +218,12 @@ impl PackedConv2d {
                 // SAFETY: the lengths were checked above.
                 unsafe { multiply(&source, &self.b, &target) };
             } else {
+                let ConvGeometry { padding, upsample, .. } = geometry;
+                let images = Images { input, shape, to, padding, upsample };
+                // SAFETY: the lengths were checked above, the window by `by_winograd`.
+                if self.by_winograd(to) && unsafe { winograd::convolve(&images, &self.b, &target) } {
+                    return Ok(());
+                }
                 let source = Windows { input, shape, to, kernel, geometry };
                 // SAFETY: the lengths were checked above.
                 unsafe { multiply(&source, &self.b, &target) };

@@ -38,6 +38,7 @@ mod linear;
 mod norm;
 mod parallel;
 mod simd;
+mod winograd;
 
 pub use activation::Activation;
 

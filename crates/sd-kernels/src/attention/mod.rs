@@ -394,7 +394,7 @@ impl Product<'_> {
             let panel_width = if narrow { width / 2 } else { width };
             let from = column * self.depth + self.part.start * panel_width;
             for row in (0..self.rows).step_by(tile_rows) {
-                kernels.dispatch(RunTile {
+                kernels.dispatch(RunTile::<_, A_STRIDE> {
                     tile: Tile {
                         a: self.a[row * A_STRIDE..].as_ptr(),
                         b: self.b[from..from + self.part.len() * panel_width].as_ptr(),

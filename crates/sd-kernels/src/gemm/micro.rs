@@ -10,9 +10,9 @@ pub(crate) const DEPTH: usize = 384;
 /// displacement; an odd number of cache lines, so that the rows of a tile spread over the cache's sets.
 pub(crate) const A_STRIDE: usize = DEPTH + 16;
 
-/// One tile of C = A * B, optionally added to what C holds.
-pub(crate) struct Tile<W> {
-    /// Rows of A, `A_STRIDE` apart, each `depth` long; readable for the kernel's full number of rows.
+/// One tile of C = A * B, optionally added to what C holds. Rows of A are `STRIDE` values apart.
+pub(crate) struct Tile<W, const STRIDE: usize> {
+    /// Rows of A, each `depth` long; readable for the kernel's full number of rows.
     pub(crate) a: *const f32,
     /// A panel of B: for each depth index `NV * LANES` consecutive columns.
     pub(crate) b: *const W,
@@ -34,7 +34,10 @@ pub(crate) struct Tile<W> {
 /// # Safety
 /// As [`Simd::tile`]: `tile`'s pointers are valid for `R` rows.
 #[inline(always)]
-pub(crate) unsafe fn tile_rows<S: Simd, W: Lanes, const R: usize, const NV: usize>(s: S, tile: &Tile<W>) {
+pub(crate) unsafe fn tile_rows<S: Simd, W: Lanes, const R: usize, const NV: usize, const STRIDE: usize>(
+    s: S,
+    tile: &Tile<W, STRIDE>,
+) {
     let mut sums = [[s.splat(0.0); NV]; R];
     if tile.accumulate {
         for (i, row) in sums.iter_mut().enumerate() {
@@ -50,7 +53,7 @@ pub(crate) unsafe fn tile_rows<S: Simd, W: Lanes, const R: usize, const NV: usiz
             *column = W::load(s, b.add(j * S::LANES));
         }
         for (i, row) in sums.iter_mut().enumerate() {
-            let x = s.splat(*a.add(i * A_STRIDE));
+            let x = s.splat(*a.add(i * STRIDE));
             for (sum, column) in row.iter_mut().zip(columns) {
                 *sum = s.fma(x, column, *sum);
             }
@@ -66,21 +69,21 @@ pub(crate) unsafe fn tile_rows<S: Simd, W: Lanes, const R: usize, const NV: usiz
 }
 
 /// A tile as a dispatchable kernel: two vectors wide, or one if `narrow`.
-pub(crate) struct RunTile<W> {
-    pub(crate) tile: Tile<W>,
+pub(crate) struct RunTile<W, const STRIDE: usize> {
+    pub(crate) tile: Tile<W, STRIDE>,
     pub(crate) narrow: bool,
 }
 
-impl<W: Lanes> Kernel for RunTile<W> {
+impl<W: Lanes, const STRIDE: usize> Kernel for RunTile<W, STRIDE> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // SAFETY: whoever built the tile vouches for its pointers.
         unsafe {
             if self.narrow {
-                s.tile::<W, 1>(&self.tile);
+                s.tile::<W, 1, STRIDE>(&self.tile);
             } else {
-                s.tile::<W, 2>(&self.tile);
+                s.tile::<W, 2, STRIDE>(&self.tile);
             }
         }
     }

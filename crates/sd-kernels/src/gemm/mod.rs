@@ -121,7 +121,7 @@ unsafe fn multiply_block<G: Gather, W: Lanes, O: Lanes>(
                     let slot = if steps == 1 { 0 } else { p * (rows / tile_rows) + t };
                     let tile_sums = &mut sums[slot * tile_size..(slot + 1) * tile_size];
                     let rows = row..block.rows.end.min(row + tile_rows);
-                    kernels.dispatch(RunTile {
+                    kernels.dispatch(RunTile::<_, A_STRIDE> {
                         tile: Tile {
                             a: copy[t * tile_rows * A_STRIDE..].as_ptr(),
                             b: weights[from..from + k.len() * panel_width].as_ptr(),

@@ -144,13 +144,13 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn tile<W: Lanes, const NV: usize>(self, tile: &Tile<W>) {
+    unsafe fn tile<W: Lanes, const NV: usize, const STRIDE: usize>(self, tile: &Tile<W, STRIDE>) {
         if tile.rows > 6 {
-            tile_rows::<Self, W, 12, NV>(self, tile);
+            tile_rows::<Self, W, 12, NV, STRIDE>(self, tile);
         } else if tile.rows > 2 {
-            tile_rows::<Self, W, 6, NV>(self, tile);
+            tile_rows::<Self, W, 6, NV, STRIDE>(self, tile);
         } else {
-            tile_rows::<Self, W, 2, NV>(self, tile);
+            tile_rows::<Self, W, 2, NV, STRIDE>(self, tile);
         }
     }
 }

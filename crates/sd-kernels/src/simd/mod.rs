@@ -64,7 +64,10 @@ pub(crate) trait Simd: Copy {
     ///
     /// # Safety
     /// The pointers of `tile` are valid for its shape.
-    unsafe fn tile<W: crate::element::Lanes, const NV: usize>(self, tile: &Tile<W>);
+    unsafe fn tile<W: crate::element::Lanes, const NV: usize, const STRIDE: usize>(
+        self,
+        tile: &Tile<W, STRIDE>,
+    );
 }
 
 /// One piece of work, written for any instruction set.

@@ -128,11 +128,15 @@ impl Simd for Portable {
         v[0].max(v[2]).max(v[1].max(v[3]))
     }
     #[inline(always)]
-    unsafe fn tile<W: Lanes, const NV: usize>(self, tile: &Tile<W>) {
+    unsafe fn tile<W: Lanes, const NV: usize, const STRIDE: usize>(self, tile: &Tile<W, STRIDE>) {
         if tile.rows > Self::MR / 2 {
-            tile_rows::<Self, W, { if cfg!(target_arch = "aarch64") { 8 } else { 4 } }, NV>(self, tile);
+            tile_rows::<Self, W, { if cfg!(target_arch = "aarch64") { 8 } else { 4 } }, NV, STRIDE>(
+                self, tile,
+            );
         } else {
-            tile_rows::<Self, W, { if cfg!(target_arch = "aarch64") { 4 } else { 2 } }, NV>(self, tile);
+            tile_rows::<Self, W, { if cfg!(target_arch = "aarch64") { 4 } else { 2 } }, NV, STRIDE>(
+                self, tile,
+            );
         }
     }
 }

@@ -12,3 +12,4 @@ mod norm;
 mod reference;
 mod selection;
 mod support;
+mod winograd;

@@ -1,0 +1,346 @@
+//! Convolution with a window of 3x3 at stride 1 by Winograd's minimal filtering, F(4x4, 3x3): a quarter of the
+//! products, for some additions.
+//!
+//! The image is cut in tiles of 4x4 output pixels. The weights stay packed as they are and are transformed in
+//! every call, because they grow by four; so are the tiles' inputs, and what a task needs of both is small enough
+//! to stay near its core.
+//!
+//! Sums are f32 and differ from the window's own in rounding: about twice the error, see the tests. An infinite
+//! or NaN pixel makes every output of the tiles that read it non-finite, not only those under its window.
+#![allow(unsafe_code)]
+
+mod transform;
+
+use std::ops::Range;
+
+use crate::buffer::{carve, line_up, with_scratch, with_shared_scratch};
+use crate::conv::{ImageShape, Padding};
+use crate::element::Lanes;
+use crate::gemm::epilogue::Target;
+use crate::gemm::micro::{RunTile, Tile};
+use crate::gemm::pack::{PackedB, Storage};
+use crate::parallel::{self, Shared};
+use transform::{IN, OUT, POINTS, TransformInput, TransformOutput, TransformWeights};
+
+/// The most channels between two passes over the sums.
+const DEPTH: usize = 128;
+/// Distance between the rows of transformed inputs, in f32 values: an odd number of cache lines.
+const STRIDE: usize = DEPTH + 16;
+/// The most tiles of a task: the inputs of a step take half of a core's second cache. A multiple of every set's
+/// tile rows.
+const BLOCK_TILES: usize = 48;
+/// The most panels of a task, so that its sums do not crowd out the rest.
+const BLOCK_PANELS: usize = 8;
+/// With no more blocks of tiles than this, each task transforms the weights that it needs on the spot.
+const FEW_BLOCKS: usize = 2;
+/// The most transformed weights at a time, in f32 values: 24 MB.
+const SHARED: usize = 6 << 20;
+
+/// The images of a convolution, channels-last.
+pub(crate) struct Images<'a, T> {
+    pub(crate) input: &'a [T],
+    pub(crate) shape: ImageShape,
+    /// The output's shape.
+    pub(crate) to: ImageShape,
+    pub(crate) padding: Padding,
+    /// Whether each pixel is read as if it were four.
+    pub(crate) upsample: bool,
+}
+
+/// Whether the products are worth the transforms for an image with `to` as its output.
+///
+/// The number of images must not matter, so that a batch gives what its images give alone.
+pub(crate) fn pays(b: &PackedB, channels: usize, to: ImageShape) -> bool {
+    to.height * to.width >= 64 && channels >= 32 && b.n >= 32
+}
+
+/// Computes `target = epilogue(convolution)`, or returns false where the weights lie in matrix tiles.
+///
+/// Each sum goes through the channels in order, whatever the blocks are.
+///
+/// # Safety
+/// `b` is a window of 3x3 over the images' channels; the output, residual and per-image values of `target` fit the
+/// images' output shape.
+pub(crate) unsafe fn convolve<I: Lanes, O: Lanes>(
+    images: &Images<'_, I>,
+    b: &PackedB,
+    target: &Target<'_, O>,
+) -> bool {
+    match &b.storage {
+        Storage::F32(weights) => {
+            let plan = Plan::new(images, b, weights);
+            // SAFETY: the caller's promise.
+            unsafe { plan.run(target) };
+        }
+        Storage::Bf16(weights) => {
+            let plan = Plan::new(images, b, weights);
+            // SAFETY: the caller's promise.
+            unsafe { plan.run(target) };
+        }
+        Storage::Tiles(..) => return false,
+    }
+    true
+}
+
+/// How a convolution is cut.
+struct Plan<'a, I, W> {
+    images: &'a Images<'a, I>,
+    b: &'a PackedB,
+    weights: &'a [W],
+    /// Tiles of an image, down and across.
+    grid: [usize; 2],
+    /// Tiles of all images.
+    tiles: usize,
+    /// Tiles of a task.
+    block: usize,
+    /// Channels of a step.
+    step: usize,
+}
+
+impl<'a, I: Lanes, W: Lanes> Plan<'a, I, W> {
+    fn new(images: &'a Images<'a, I>, b: &'a PackedB, weights: &'a [W]) -> Self {
+        let grid = [images.to.height.div_ceil(OUT), images.to.width.div_ceil(OUT)];
+        let tiles = images.to.images * grid[0] * grid[1];
+        let rows = b.kernels.tile_rows();
+        let block = even_parts(tiles, BLOCK_TILES).next_multiple_of(rows);
+        let channels = images.shape.channels;
+        let step = even_parts(channels, DEPTH).next_multiple_of(b.kernels.lanes()).min(DEPTH);
+        Self { images, b, weights, grid, tiles, block, step }
+    }
+
+    fn channels(&self) -> usize {
+        self.images.shape.channels
+    }
+
+    /// Transformed weights of a panel, in values.
+    fn panel_len(&self) -> usize {
+        POINTS * self.channels() * self.b.width
+    }
+
+    /// # Safety
+    /// As [`convolve`].
+    unsafe fn run<O: Lanes>(&self, target: &Target<'_, O>) {
+        let panels = self.b.panels();
+        let blocks = self.tiles.div_ceil(self.block);
+        if blocks <= FEW_BLOCKS {
+            // SAFETY: the caller's promise.
+            unsafe { self.tasks(0..panels, blocks, None, target) };
+            return;
+        }
+        let group = (SHARED / self.panel_len()).clamp(1, panels);
+        let group = even_parts(panels, group);
+        with_shared_scratch(group * self.panel_len(), |shared| {
+            for first in (0..panels).step_by(group) {
+                let group = first..panels.min(first + group);
+                self.transform_weights(group.clone(), shared);
+                // SAFETY: the caller's promise.
+                unsafe { self.tasks(group, blocks, Some(shared), target) };
+            }
+        });
+    }
+
+    /// Transforms the weights of some panels in parallel: `[panel][step][point][channel][column]`.
+    fn transform_weights(&self, panels: Range<usize>, to: &mut [f32]) {
+        let steps = self.channels().div_ceil(self.step);
+        let to = Shared(to.as_mut_ptr());
+        parallel::for_each(panels.len() * steps, |task| {
+            let (panel, step) = (task / steps, task % steps);
+            let channels = self.step_channels(step);
+            let at = panel * self.panel_len() + channels.start * POINTS * self.b.width;
+            // SAFETY: steps lie one behind the other, each with room for the widest panel.
+            unsafe { self.transform_step(panels.start + panel, channels, to.at(at)) };
+        });
+    }
+
+    /// # Safety
+    /// `to` is writable for the transformed weights of these channels.
+    unsafe fn transform_step(&self, panel: usize, channels: Range<usize>, to: *mut f32) {
+        let width = self.panel_width(panel);
+        let from = panel * self.b.k * self.b.width + channels.start * width;
+        self.b.kernels.dispatch(TransformWeights {
+            from: self.weights[from..].as_ptr(),
+            tap_stride: self.channels() * width,
+            channels: channels.len(),
+            width,
+            to,
+        });
+    }
+
+    fn step_channels(&self, step: usize) -> Range<usize> {
+        step * self.step..self.channels().min((step + 1) * self.step)
+    }
+
+    fn panel_width(&self, panel: usize) -> usize {
+        if self.b.narrow(panel) { self.b.width / 2 } else { self.b.width }
+    }
+
+    /// Computes the columns of some panels, with their transformed weights or without.
+    ///
+    /// # Safety
+    /// As [`convolve`].
+    unsafe fn tasks<O: Lanes>(
+        &self,
+        panels: Range<usize>,
+        blocks: usize,
+        shared: Option<&[f32]>,
+        target: &Target<'_, O>,
+    ) {
+        // Enough tasks that the threads end at about the same time, but no more transforms of A than that takes.
+        let wanted = (4 * rayon::current_num_threads()).div_ceil(blocks);
+        let parts = panels.len().div_ceil(BLOCK_PANELS).max(wanted.min(panels.len()));
+        let part = even_parts(panels.len(), panels.len().div_ceil(parts));
+        let parts = panels.len().div_ceil(part);
+        parallel::for_each(blocks * parts, |task| {
+            let (block, first) = (task / parts, task % parts * part);
+            let tiles = block * self.block..self.tiles.min((block + 1) * self.block);
+            let shared = shared.map(|shared| &shared[first * self.panel_len()..]);
+            let first = panels.start + first;
+            // SAFETY: the caller's promise; tasks write disjoint parts of the output.
+            unsafe { self.task(tiles, first..panels.end.min(first + part), shared, target) };
+        });
+    }
+
+    /// # Safety
+    /// As [`convolve`], and no other thread writes these tiles and panels.
+    unsafe fn task<O: Lanes>(
+        &self,
+        tiles: Range<usize>,
+        panels: Range<usize>,
+        shared: Option<&[f32]>,
+        target: &Target<'_, O>,
+    ) {
+        let (kernels, width) = (self.b.kernels, self.b.width);
+        let rows = tiles.len().next_multiple_of(kernels.tile_rows());
+        let steps = self.channels().div_ceil(self.step);
+        let input_stride = rows * STRIDE;
+        let own_weights = if shared.is_some() { 0 } else { POINTS * self.step * width };
+        // With one step the sums of a panel are finished at once; else those of all wait for the last step.
+        let sums_len = POINTS * rows * width;
+        let slots = if steps == 1 { 1 } else { panels.len() };
+        let len = POINTS * input_stride + line_up(own_weights) + slots * sums_len;
+        with_scratch(len, |mut scratch| {
+            let inputs = carve(&mut scratch, POINTS * input_stride);
+            let own = carve(&mut scratch, own_weights);
+            let sums = carve(&mut scratch, slots * sums_len);
+            for step in 0..steps {
+                let channels = self.step_channels(step);
+                for (i, tile) in tiles.clone().enumerate() {
+                    kernels.dispatch(TransformInput {
+                        pixels: self.pixels(tile, channels.start),
+                        channels: channels.len(),
+                        to: inputs[i * STRIDE..].as_mut_ptr(),
+                        to_stride: input_stride,
+                    });
+                }
+                for (p, panel) in panels.clone().enumerate() {
+                    let slot = if steps == 1 { 0 } else { p };
+                    let sums = &mut sums[slot * sums_len..(slot + 1) * sums_len];
+                    let weights = match shared {
+                        Some(shared) => &shared[p * self.panel_len() + channels.start * POINTS * width..],
+                        None => {
+                            // SAFETY: there is room for a step's channels at the widest panel.
+                            unsafe { self.transform_step(panel, channels.clone(), own.as_mut_ptr()) };
+                            &*own
+                        }
+                    };
+                    self.multiply(inputs, weights, channels.len(), panel, tiles.len(), step > 0, sums);
+                    if step + 1 == steps {
+                        // SAFETY: the caller's promise.
+                        unsafe { self.finish(tiles.clone(), panel, rows, sums, target) };
+                    }
+                }
+            }
+        });
+    }
+
+    /// At every point, the product of a step's inputs and weights.
+    #[allow(clippy::too_many_arguments)]
+    fn multiply(
+        &self,
+        inputs: &[f32],
+        weights: &[f32],
+        depth: usize,
+        panel: usize,
+        tiles: usize,
+        accumulate: bool,
+        sums: &mut [f32],
+    ) {
+        let kernels = self.b.kernels;
+        let tile_rows = kernels.tile_rows();
+        let rows = tiles.next_multiple_of(tile_rows);
+        let width = self.panel_width(panel);
+        for point in 0..POINTS {
+            for row in (0..rows).step_by(tile_rows) {
+                kernels.dispatch(RunTile::<_, STRIDE> {
+                    tile: Tile {
+                        a: inputs[(point * rows + row) * STRIDE..][..tile_rows * STRIDE].as_ptr(),
+                        b: weights[point * depth * width..][..depth * width].as_ptr(),
+                        depth,
+                        c: sums[(point * rows + row) * self.b.width..][..tile_rows * self.b.width]
+                            .as_mut_ptr(),
+                        c_stride: self.b.width,
+                        rows: tile_rows.min(tiles - row),
+                        accumulate,
+                    },
+                    narrow: self.b.narrow(panel),
+                });
+            }
+        }
+    }
+
+    /// Turns the sums of a panel to pixels.
+    ///
+    /// # Safety
+    /// As [`convolve`], and no other thread writes these tiles and this panel.
+    unsafe fn finish<O: Lanes>(
+        &self,
+        tiles: Range<usize>,
+        panel: usize,
+        rows: usize,
+        sums: &[f32],
+        target: &Target<'_, O>,
+    ) {
+        let to = self.images.to;
+        let columns = panel * self.b.width..self.b.n.min((panel + 1) * self.b.width);
+        for (i, tile) in tiles.enumerate() {
+            let (image, y, x) = self.place(tile);
+            self.b.kernels.dispatch(TransformOutput {
+                target,
+                sums: sums[i * self.b.width..].as_ptr(),
+                point_stride: rows * self.b.width,
+                pixel: (image * to.height + y) * to.width + x,
+                line: to.width,
+                size: [OUT.min(to.height - y), OUT.min(to.width - x)],
+                columns: columns.clone(),
+                bias: self.b.bias(panel),
+            });
+        }
+    }
+
+    /// A tile's image and first output pixel.
+    fn place(&self, tile: usize) -> (usize, usize, usize) {
+        let [down, across] = self.grid;
+        (tile / (down * across), tile / across % down * OUT, tile % across * OUT)
+    }
+
+    /// A tile's input pixels at a channel; null outside of the image.
+    fn pixels(&self, tile: usize, channel: usize) -> [*const I; POINTS] {
+        let Images { input, shape, padding, upsample, .. } = self.images;
+        let (image, y, x) = self.place(tile);
+        let scale = usize::from(*upsample);
+        std::array::from_fn(|i| {
+            let y = (y + i / IN).wrapping_sub(padding.top) >> scale;
+            let x = (x + i % IN).wrapping_sub(padding.left) >> scale;
+            if y >= shape.height || x >= shape.width {
+                return std::ptr::null();
+            }
+            let pixel = (image * shape.height + y) * shape.width + x;
+            input[pixel * shape.channels..][channel..shape.channels].as_ptr()
+        })
+    }
+}
+
+/// The size of the fewest parts of at most `most` that make up `len`, about equal.
+fn even_parts(len: usize, most: usize) -> usize {
+    len.div_ceil(len.div_ceil(most).max(1)).max(1)
+}
