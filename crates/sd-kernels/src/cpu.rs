@@ -37,6 +37,9 @@ impl KernelSet {
     }
 }
 
+/// What `SD_KERNELS` takes beside the sets' names: AMX's results on any machine, slowly, for tests.
+const EMULATED: &str = "amx-emulated";
+
 impl fmt::Display for KernelSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -85,17 +88,19 @@ impl Kernels {
         Self::available().last().copied().unwrap_or(portable)
     }
 
-    /// The AMX kernels with tiles multiplied by plain Rust: slow, for testing all but the tile instructions
-    /// where there are none.
+    /// The AMX kernels with tiles multiplied by the fastest vectors there are: for testing all but the tile
+    /// instructions where there are none. The results are those of AMX bit for bit, but for denormal values and
+    /// where vectors do not fuse products (the scalar set).
     #[doc(hidden)]
     pub fn emulated_amx() -> Self {
         let vectors = Vectors::available().pop().unwrap_or(Vectors::Portable);
-        Self { set: KernelSet::Amx, vectors, tiles: Some(Tiles::Emulated) }
+        Self { set: KernelSet::Amx, vectors, tiles: Some(Tiles::Emulated(vectors)) }
     }
 
     /// What the environment variable `SD_KERNELS` asks for, or the fastest set where it is not set.
     pub fn from_env() -> Result<Self, KernelError> {
         match std::env::var_os("SD_KERNELS") {
+            Some(name) if name == EMULATED => Ok(Self::emulated_amx()),
             Some(name) if !name.is_empty() => Self::new(name.to_string_lossy().parse()?),
             _ => Ok(Self::detect()),
         }
@@ -114,6 +119,11 @@ impl Kernels {
     /// Who multiplies matrix tiles, if anyone.
     pub(crate) fn tiles(self) -> Option<Tiles> {
         self.tiles
+    }
+
+    /// Whether tiles are multiplied by ordinary vectors, for tests.
+    fn emulated(self) -> bool {
+        matches!(self.tiles, Some(Tiles::Emulated(_)))
     }
 
     /// f32 values in a vector of this set.
@@ -188,6 +198,9 @@ fn selection() -> &'static (Kernels, Option<KernelError>) {
 pub struct Report {
     /// The set in use.
     pub active: KernelSet,
+    /// Whether it is AMX as ordinary vectors compute it, which is for tests.
+    #[doc(hidden)]
+    pub emulated: bool,
     /// Every set, with the reason where it cannot run.
     pub sets: Vec<(KernelSet, Option<String>)>,
     /// Why `SD_KERNELS` was not followed, if it was not.
@@ -199,6 +212,7 @@ pub fn report() -> Report {
     let (kernels, warning) = selection();
     Report {
         active: kernels.set,
+        emulated: kernels.emulated(),
         sets: KernelSet::ALL.into_iter().map(|set| (set, find(set).err().map(str::to_owned))).collect(),
         warning: warning.clone(),
     }
@@ -209,7 +223,8 @@ impl fmt::Display for Report {
         if let Some(warning) = &self.warning {
             writeln!(f, "warning: SD_KERNELS was not followed: {warning}")?;
         }
-        write!(f, "kernels: {}", self.active)?;
+        let emulated = if self.emulated { ", emulated, for tests" } else { "" };
+        write!(f, "kernels: {}{emulated}", self.active)?;
         for (set, reason) in self.sets.iter().rev() {
             match reason {
                 None if *set == self.active => write!(f, "\n  {set}: in use")?,

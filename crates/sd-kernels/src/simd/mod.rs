@@ -46,6 +46,8 @@ pub(crate) trait Simd: Copy {
         self.store_bf16(p, a);
         self.store_bf16(p.add(Self::LANES), b);
     }
+    /// Loads `LANES` pairs: the first values of all, and the second.
+    unsafe fn load_pairs(self, p: *const bf16) -> (Self::V, Self::V);
 
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
