@@ -1,7 +1,7 @@
 //! Prints the rate of each kernel on Stable Diffusion 1.5's shapes: the best of a few short runs, so that
 //! other work on the machine disturbs little.
 //!
-//! `cargo bench -p sd-kernels --bench rates -- [filter] [threads]`
+//! `cargo bench -p sd-kernels --bench rates -- [filter] [threads]`; `SD_KERNELS` chooses one set of all.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
@@ -195,7 +195,8 @@ fn main() {
     let threads = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     println!("{}\nthreads: {threads}", sd_kernels::report());
-    for kernels in Kernels::available() {
+    let chosen = std::env::var_os("SD_KERNELS").map(|_| vec![sd_kernels::active()]);
+    for kernels in chosen.unwrap_or_else(Kernels::available) {
         pool.install(|| Rates { kernels, filter: filter.clone() }.all());
     }
 }

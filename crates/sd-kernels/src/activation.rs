@@ -114,7 +114,8 @@ impl Kernels {
         Ok(())
     }
 
-    /// Rounds f32 to bf16 (to nearest even, NaN stays NaN), or widens bf16 to f32, or copies.
+    /// Rounds f32 to bf16 (to nearest even, NaN stays NaN; AMX makes denormal values zero), or widens bf16 to f32,
+    /// or copies.
     pub fn convert<I: Element, O: Element>(self, input: &[I], output: &mut [O]) -> Result<(), KernelError> {
         typed!(O::output(output, None), output, _ => {
             typed!(I::values(input), input => self.convert_typed(input, output))

@@ -1,5 +1,4 @@
 //! Which kernels this machine can run, and which it does.
-#![allow(unsafe_code)]
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +6,7 @@ use std::sync::OnceLock;
 
 use crate::KernelError;
 use crate::amx::Tiles;
-use crate::simd::portable::Portable;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, Vectors};
 
 /// A family of kernels, by the instructions that it needs; later ones are faster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,7 +18,7 @@ pub enum KernelSet {
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
-    /// bf16 matrix tiles, and AVX-512 for the rest.
+    /// bf16 matrix tiles, and AVX-512 with BF16 for the rest.
     Amx,
 }
 
@@ -38,6 +36,9 @@ impl KernelSet {
         }
     }
 }
+
+/// What `SD_KERNELS` takes beside the sets' names: AMX's results on any machine, slowly, for tests.
+const EMULATED: &str = "amx-emulated";
 
 impl fmt::Display for KernelSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,18 +66,15 @@ impl FromStr for KernelSet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kernels {
     set: KernelSet,
-    /// The set that runs everything but tiles.
-    vectors: KernelSet,
+    /// What runs everything but tiles.
+    vectors: Vectors,
     tiles: Option<Tiles>,
 }
 
 impl Kernels {
     /// The kernels of `set`, or why they cannot run here.
     pub fn new(set: KernelSet) -> Result<Self, KernelError> {
-        match unavailable(set) {
-            None => Ok(Self::assume(set)),
-            Some(reason) => Err(KernelError::Unavailable { set, reason }),
-        }
+        find(set).map_err(|reason| KernelError::Unavailable { set, reason: reason.into() })
     }
 
     /// Every set that runs here, slowest first.
@@ -86,30 +84,23 @@ impl Kernels {
 
     /// The fastest set that runs here.
     pub fn detect() -> Self {
-        let set = KernelSet::ALL.into_iter().rev().find(|set| unavailable(*set).is_none());
-        Self::assume(set.unwrap_or(KernelSet::Scalar))
+        let portable = Self { set: KernelSet::Scalar, vectors: Vectors::Portable, tiles: None };
+        Self::available().last().copied().unwrap_or(portable)
     }
 
-    /// The kernels of a set that was found available.
-    fn assume(set: KernelSet) -> Self {
-        let (vectors, tiles) = match set {
-            KernelSet::Amx => (KernelSet::Avx512, Some(Tiles::Hardware)),
-            _ => (set, None),
-        };
-        Self { set, vectors, tiles }
-    }
-
-    /// The AMX kernels with tiles multiplied by plain Rust: slow, for testing all but the tile instructions
-    /// where there are none.
+    /// The AMX kernels with tiles multiplied by the fastest vectors there are: for testing all but the tile
+    /// instructions where there are none. The results are those of AMX bit for bit, but for denormal values and
+    /// where vectors do not fuse products (the scalar set).
     #[doc(hidden)]
     pub fn emulated_amx() -> Self {
-        let vectors = Self::detect().vectors;
-        Self { set: KernelSet::Amx, vectors, tiles: Some(Tiles::Emulated) }
+        let vectors = Vectors::available().pop().unwrap_or(Vectors::Portable);
+        Self { set: KernelSet::Amx, vectors, tiles: Some(Tiles::Emulated(vectors)) }
     }
 
     /// What the environment variable `SD_KERNELS` asks for, or the fastest set where it is not set.
     pub fn from_env() -> Result<Self, KernelError> {
         match std::env::var_os("SD_KERNELS") {
+            Some(name) if name == EMULATED => Ok(Self::emulated_amx()),
             Some(name) if !name.is_empty() => Self::new(name.to_string_lossy().parse()?),
             _ => Ok(Self::detect()),
         }
@@ -130,82 +121,58 @@ impl Kernels {
         self.tiles
     }
 
+    /// Whether tiles are multiplied by ordinary vectors, for tests.
+    fn emulated(self) -> bool {
+        matches!(self.tiles, Some(Tiles::Emulated(_)))
+    }
+
     /// f32 values in a vector of this set.
     pub(crate) fn lanes(self) -> usize {
-        match self.vectors {
-            KernelSet::Scalar => Portable::LANES,
-            KernelSet::Avx2 => 8,
-            KernelSet::Avx512 | KernelSet::Amx => 16,
-        }
+        self.vectors.lanes()
     }
 
     /// Rows of the largest f32 matrix tile.
     pub(crate) fn tile_rows(self) -> usize {
-        match self.vectors {
-            KernelSet::Scalar => Portable::MR,
-            KernelSet::Avx2 => 6,
-            KernelSet::Avx512 | KernelSet::Amx => 12,
-        }
+        self.vectors.tile_rows()
     }
 
     /// Runs `kernel` compiled for this set.
     #[inline]
     pub(crate) fn dispatch<K: Kernel>(self, kernel: K) -> K::Out {
-        match self.vectors {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a Kernels of this set exists only after `unavailable` found AVX2 and FMA.
-            KernelSet::Avx2 => unsafe { run_avx2(kernel) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a Kernels of these sets exists only after `unavailable` found AVX-512 F, BW, DQ and VL.
-            KernelSet::Avx512 | KernelSet::Amx => unsafe { run_avx512(kernel) },
-            _ => kernel.run(Portable),
-        }
+        self.vectors.dispatch(kernel)
     }
 }
 
-/// # Safety
-/// The processor has AVX2 and FMA.
+/// The kernels of `set`, or why they cannot run here.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Out {
-    // SAFETY: the caller's promise.
-    kernel.run(unsafe { crate::simd::avx2::Avx2::assume() })
-}
-
-/// # Safety
-/// The processor has AVX-512 F, BW, DQ and VL.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Out {
-    // SAFETY: the caller's promise.
-    kernel.run(unsafe { crate::simd::avx512::Avx512::assume() })
-}
-
-/// Why `set` cannot run here, if so.
-fn unavailable(set: KernelSet) -> Option<String> {
-    #[cfg(target_arch = "x86_64")]
+fn find(set: KernelSet) -> Result<Kernels, &'static str> {
+    let (vectors, tiles, lacking) = match set {
+        KernelSet::Scalar => (Vectors::Portable, None, ""),
+        KernelSet::Avx2 => (Vectors::Avx2, None, "the processor has no AVX2 with FMA"),
+        KernelSet::Avx512 => (Vectors::Avx512, None, "the processor has no AVX-512 F, BW, DQ and VL"),
+        KernelSet::Amx => (
+            Vectors::Avx512Bf16,
+            Some(Tiles::Hardware),
+            "AMX is used beside AVX-512 F, BW, DQ, VL and BF16, which the processor lacks",
+        ),
+    };
+    if !Vectors::available().contains(&vectors) {
+        return Err(lacking);
+    }
+    if tiles.is_some()
+        && let Some(reason) = crate::amx::unavailable()
     {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        let avx512 = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
-        match set {
-            KernelSet::Scalar => None,
-            KernelSet::Avx2 => (!avx2).then(|| "the processor has no AVX2 with FMA".into()),
-            KernelSet::Avx512 => {
-                (!(avx2 && avx512)).then(|| "the processor has no AVX-512 F, BW, DQ and VL".into())
-            }
-            KernelSet::Amx if !(avx2 && avx512) => {
-                Some("AMX is used beside AVX-512 F, BW, DQ and VL, which the processor lacks".into())
-            }
-            KernelSet::Amx => crate::amx::unavailable().map(str::to_owned),
-        }
+        return Err(reason);
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    Ok(Kernels { set, vectors, tiles })
+}
+
+/// The kernels of `set`, or why they cannot run here.
+#[cfg(not(target_arch = "x86_64"))]
+fn find(set: KernelSet) -> Result<Kernels, &'static str> {
     match set {
-        KernelSet::Scalar => None,
-        _ => Some("it is an x86-64 instruction set".into()),
+        KernelSet::Scalar => Ok(Kernels { set, vectors: Vectors::Portable, tiles: None }),
+        _ => Err("it is an x86-64 instruction set"),
     }
 }
 
@@ -231,6 +198,9 @@ fn selection() -> &'static (Kernels, Option<KernelError>) {
 pub struct Report {
     /// The set in use.
     pub active: KernelSet,
+    /// Whether it is AMX as ordinary vectors compute it, which is for tests.
+    #[doc(hidden)]
+    pub emulated: bool,
     /// Every set, with the reason where it cannot run.
     pub sets: Vec<(KernelSet, Option<String>)>,
     /// Why `SD_KERNELS` was not followed, if it was not.
@@ -242,7 +212,8 @@ pub fn report() -> Report {
     let (kernels, warning) = selection();
     Report {
         active: kernels.set,
-        sets: KernelSet::ALL.into_iter().map(|set| (set, unavailable(set))).collect(),
+        emulated: kernels.emulated(),
+        sets: KernelSet::ALL.into_iter().map(|set| (set, find(set).err().map(str::to_owned))).collect(),
         warning: warning.clone(),
     }
 }
@@ -252,7 +223,8 @@ impl fmt::Display for Report {
         if let Some(warning) = &self.warning {
             writeln!(f, "warning: SD_KERNELS was not followed: {warning}")?;
         }
-        write!(f, "kernels: {}", self.active)?;
+        let emulated = if self.emulated { ", emulated, for tests" } else { "" };
+        write!(f, "kernels: {}{emulated}", self.active)?;
         for (set, reason) in self.sets.iter().rev() {
             match reason {
                 None if *set == self.active => write!(f, "\n  {set}: in use")?,

@@ -111,8 +111,9 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Copies 32 values, rounded to bf16: a line of 64 bytes.
     #[inline(always)]
     unsafe fn round_line<S: Simd>(s: S, from: *const Self, to: *mut bf16) {
-        for i in (0..32).step_by(S::LANES) {
-            s.store_bf16(to.add(i), Self::load(s, from.add(i)));
+        for i in (0..32).step_by(2 * S::LANES) {
+            let values = [Self::load(s, from.add(i)), Self::load(s, from.add(i + S::LANES))];
+            s.store_bf16_twice(to.add(i), values);
         }
     }
 }

@@ -168,3 +168,16 @@ fn info_says_which_kernels_run() {
     let printed = text(&output.stdout);
     assert!(printed.contains("threads: ") && printed.contains("kernels"), "{printed}");
 }
+
+#[test]
+fn info_follows_what_forces_the_kernels_and_says_where_it_cannot() {
+    let folder = tempfile::tempdir().unwrap();
+    let info = |kernels: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sd-worker"));
+        let output = command.arg("info").env("SD_KERNELS", kernels).current_dir(folder.path()).output().unwrap();
+        text(&output.stdout)
+    };
+    assert!(info("scalar").contains("kernels: scalar\n"));
+    assert!(info("amx-emulated").contains("kernels: amx, emulated, for tests\n"));
+    assert!(info("mmx").contains("warning: SD_KERNELS was not followed"));
+}

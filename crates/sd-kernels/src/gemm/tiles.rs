@@ -112,16 +112,21 @@ impl<G: Gather> Kernel for CopyTiles<'_, G> {
                     while k < end {
                         let at = k - self.depth.start;
                         let inner = at % TILE_DEPTH;
-                        let n = (TILE_DEPTH - inner).min(end - k);
                         let to = to.add(at / TILE_DEPTH * TILE + inner);
+                        if inner == 0 && end - k >= TILE_DEPTH && !from.is_null() {
+                            let lines = (end - k) / TILE_DEPTH;
+                            for line in 0..lines {
+                                G::Item::round_line(s, from.add(line * TILE_DEPTH), to.add(line * TILE));
+                            }
+                            from = from.add(lines * TILE_DEPTH);
+                            k += lines * TILE_DEPTH;
+                            continue;
+                        }
+                        let n = (TILE_DEPTH - inner).min(end - k);
                         if from.is_null() {
                             std::ptr::write_bytes(to, 0, n);
                         } else {
-                            if n == TILE_DEPTH {
-                                G::Item::round_line(s, from, to);
-                            } else {
-                                G::Item::round(s, from, to, n);
-                            }
+                            G::Item::round(s, from, to, n);
                             from = from.add(n);
                         }
                         k += n;

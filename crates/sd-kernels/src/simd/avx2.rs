@@ -98,6 +98,12 @@ impl Simd for Avx2 {
         std::ptr::copy_nonoverlapping(buffer.as_ptr(), p, n);
     }
     #[inline(always)]
+    unsafe fn load_pairs(self, p: *const bf16) -> (Self::V, Self::V) {
+        let pairs = _mm256_loadu_si256(p.cast());
+        let odd = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+        (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(odd))
+    }
+    #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
         unsafe { _mm256_add_ps(a, b) }
     }

@@ -1,4 +1,4 @@
-//! Vectors of sixteen: AVX-512 F, BW, DQ and VL.
+//! Vectors of sixteen: AVX-512 F, BW, DQ and VL, and BF16 where it is there.
 //!
 //! Every `unsafe` block here calls an intrinsic that is sound because a value of [`Avx512`] exists only on a
 //! processor with these extensions; pointers are the caller's promise.
@@ -12,13 +12,13 @@ use super::Simd;
 use crate::element::Lanes;
 use crate::gemm::micro::{Tile, tile_rows};
 
-/// AVX-512 F, BW, DQ and VL are there.
+/// AVX-512 F, BW, DQ and VL are there, and if `BF16`, AVX512-BF16.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const BF16: bool>(());
 
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
     /// # Safety
-    /// The processor and the operating system support AVX-512 F, BW, DQ and VL.
+    /// The processor and the operating system support AVX-512 F, BW, DQ and VL, and if `BF16`, AVX512-BF16.
     #[inline(always)]
     pub(crate) unsafe fn assume() -> Self {
         Self(())
@@ -33,8 +33,11 @@ fn first(n: usize) -> __mmask16 {
 
 /// The upper halves of sixteen f32 values, rounded to nearest even, NaN made quiet.
 #[inline(always)]
-fn round_bf16(v: __m512) -> __m256i {
+fn round_bf16<const BF16: bool>(v: __m512) -> __m256i {
     unsafe {
+        if BF16 {
+            return std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+        }
         let bits = _mm512_castps_si512(v);
         let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
         let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
@@ -44,7 +47,7 @@ fn round_bf16(v: __m512) -> __m256i {
     }
 }
 
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     type V = __m512;
     const LANES: usize = 16;
     const MR: usize = 12;
@@ -76,7 +79,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn store_bf16(self, p: *mut bf16, v: Self::V) {
-        _mm256_storeu_si256(p.cast(), round_bf16(v));
+        _mm256_storeu_si256(p.cast(), round_bf16::<BF16>(v));
     }
     #[inline(always)]
     unsafe fn load_bf16_n(self, p: *const bf16, n: usize) -> Self::V {
@@ -85,7 +88,23 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn store_bf16_n(self, p: *mut bf16, v: Self::V, n: usize) {
-        _mm256_mask_storeu_epi16(p.cast(), first(n), round_bf16(v));
+        _mm256_mask_storeu_epi16(p.cast(), first(n), round_bf16::<BF16>(v));
+    }
+    #[inline(always)]
+    unsafe fn store_bf16_twice(self, p: *mut bf16, [a, b]: [Self::V; 2]) {
+        if BF16 {
+            let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(b, a));
+            _mm512_storeu_si512(p.cast(), both);
+        } else {
+            self.store_bf16(p, a);
+            self.store_bf16(p.add(Self::LANES), b);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(self, p: *const bf16) -> (Self::V, Self::V) {
+        let pairs = _mm512_loadu_si512(p.cast());
+        let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+        (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(odd))
     }
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {

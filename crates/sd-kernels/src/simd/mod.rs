@@ -1,10 +1,10 @@
 //! A small vector vocabulary, so that each kernel is written once and compiled for every instruction set.
 //!
-//! A value of a [`Simd`] type is the proof that the processor has the instructions: only
-//! [`Kernels::dispatch`](crate::Kernels) makes one, after detection. Kernels are `#[inline(always)]` generic
-//! code; `dispatch` instantiates them inside a `#[target_feature]` function, where the intrinsics inline.
+//! A value of a [`Simd`] type is the proof that the processor has the instructions: only [`Vectors::dispatch`]
+//! makes one, after detection. Kernels are `#[inline(always)]` generic code; `dispatch` instantiates them inside a
+//! `#[target_feature]` function, where the intrinsics inline.
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -36,10 +36,18 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_n(self, p: *const f32, n: usize) -> Self::V;
     unsafe fn store_n(self, p: *mut f32, v: Self::V, n: usize);
     unsafe fn load_bf16(self, p: *const bf16) -> Self::V;
-    /// Rounds to nearest even; NaN stays NaN.
+    /// Rounds to nearest even; NaN stays NaN. AVX512-BF16 makes denormal values zero.
     unsafe fn store_bf16(self, p: *mut bf16, v: Self::V);
     unsafe fn load_bf16_n(self, p: *const bf16, n: usize) -> Self::V;
     unsafe fn store_bf16_n(self, p: *mut bf16, v: Self::V, n: usize);
+    /// Stores two vectors one after the other, as [`store_bf16`](Self::store_bf16).
+    #[inline(always)]
+    unsafe fn store_bf16_twice(self, p: *mut bf16, [a, b]: [Self::V; 2]) {
+        self.store_bf16(p, a);
+        self.store_bf16(p.add(Self::LANES), b);
+    }
+    /// Loads `LANES` pairs: the first values of all, and the second.
+    unsafe fn load_pairs(self, p: *const bf16) -> (Self::V, Self::V);
 
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
@@ -75,4 +83,102 @@ pub(crate) trait Kernel {
     type Out;
     /// Must be `#[inline(always)]`, and so must everything hot that it calls.
     fn run<S: Simd>(self, s: S) -> Self::Out;
+}
+
+/// Vector instructions. Others than the portable ones are named only where they were found: see
+/// [`Vectors::available`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vectors {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// AVX-512 with its conversions to bf16.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+}
+
+impl Vectors {
+    /// Those that this machine has, slowest first.
+    pub(crate) fn available() -> Vec<Self> {
+        let mut found = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
+            for (there, vectors) in [(avx2, Self::Avx2), (avx512, Self::Avx512), (bf16, Self::Avx512Bf16)] {
+                found.extend(there.then_some(vectors));
+            }
+        }
+        found
+    }
+
+    /// f32 values in a vector.
+    pub(crate) fn lanes(self) -> usize {
+        match self {
+            Self::Portable => portable::Portable::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2::Avx2::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 | Self::Avx512Bf16 => avx512::Avx512::<false>::LANES,
+        }
+    }
+
+    /// Rows of the largest f32 matrix tile.
+    pub(crate) fn tile_rows(self) -> usize {
+        match self {
+            Self::Portable => portable::Portable::MR,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2::Avx2::MR,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 | Self::Avx512Bf16 => avx512::Avx512::<false>::MR,
+        }
+    }
+
+    /// Runs `kernel` compiled for these instructions.
+    #[inline]
+    pub(crate) fn dispatch<K: Kernel>(self, kernel: K) -> K::Out {
+        match self {
+            Self::Portable => kernel.run(portable::Portable),
+            // SAFETY: these variants exist only where their instructions were found.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { run_avx2(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => unsafe { run_avx512(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => unsafe { run_avx512_bf16(kernel) },
+        }
+    }
+}
+
+/// # Safety
+/// The processor has AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Out {
+    kernel.run(avx2::Avx2::assume())
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Out {
+    kernel.run(avx512::Avx512::<false>::assume())
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ, VL and BF16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn run_avx512_bf16<K: Kernel>(kernel: K) -> K::Out {
+    kernel.run(avx512::Avx512::<true>::assume())
 }
