@@ -24,6 +24,7 @@
 
 mod error;
 mod generation;
+pub mod machine;
 mod pipeline;
 mod request;
 pub mod rng;
@@ -35,4 +36,4 @@ pub use generation::{Finished, Generation, Step, Timings};
 pub use pipeline::{LoadOptions, ModelDefaults, ModelSource, Pipeline, PipelineInfo, RandomModel};
 pub use request::GenerationRequest;
 pub use sd_models::nn::{cpu_kernels, cpu_kernels_report, cpu_multiplies_bf16};
-pub use sd_models::{EmbeddedFile, ModelFiles, accelerators, registry};
+pub use sd_models::{EmbeddedFile, ModelFiles, accelerators, cpu_kernels_warning, registry};

@@ -29,6 +29,11 @@ pub use error::{Error, Result};
 pub use files::{EmbeddedFile, FileBytes, ModelFiles};
 pub use weights::Weights;
 
+/// Why the CPU kernels that `SD_KERNELS` asks for are not used, if so.
+pub fn cpu_kernels_warning() -> Option<String> {
+    sd_kernels::report().warning.map(|reason| format!("SD_KERNELS was not followed: {reason}"))
+}
+
 /// The accelerators that this program was built for, by their feature names.
 pub fn accelerators() -> Vec<&'static str> {
     [

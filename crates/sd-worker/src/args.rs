@@ -7,6 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use operations_contract::{RngKind, Sampler, Schedule};
 use sd_inference::RandomModel;
 
+/// More threads than any machine has cores.
+const MAX_THREADS: i64 = 1024;
+
 /// Stable Diffusion on this machine: pictures from the command line, and a service that makes them.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
@@ -15,9 +18,10 @@ use sd_inference::RandomModel;
     Every flag is also an environment variable: --guidance-scale is SD_WORKER_GUIDANCE_SCALE."
 )]
 pub(crate) struct Cli {
-    /// Threads to compute with; 0: one for each core that this process may use.
-    #[arg(long, global = true, env = "SD_WORKER_THREADS", default_value_t = 0, value_name = "N")]
-    pub(crate) threads: usize,
+    /// Threads to compute with [default: one for each core that this process may use].
+    #[arg(long, global = true, env = "SD_WORKER_THREADS", value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS))]
+    pub(crate) threads: Option<u16>,
     /// How log lines look. Which ones there are is set by SD_WORKER_LOG, such as `debug` or `sd_engine=trace`.
     #[arg(long, global = true, env = "SD_WORKER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,

@@ -34,7 +34,7 @@ struct Report {
     peak_rss_mb: Option<f64>,
 }
 
-pub(crate) fn run(args: &BenchArgs, threads: usize) -> Result<(), Failure> {
+pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let (source, name) = match args.random {
         Some(random) => (ModelSource::Random(random), format!("random {}", random.name())),
         None => (model::source(&args.model.model)?, args.model.model.clone()),
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &BenchArgs, threads: usize) -> Result<(), Failure> {
     let pipeline = Pipeline::load(&source, &options)?;
     let load = start.elapsed();
 
-    let report = measure(&pipeline, args, name, load, threads)?;
+    let report = measure(&pipeline, args, name, load)?;
     if args.json {
         println!("{}", serde_json::to_string(&report).map_err(Failure::failed)?);
     } else {
@@ -53,13 +53,7 @@ pub(crate) fn run(args: &BenchArgs, threads: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-fn measure(
-    pipeline: &Pipeline,
-    args: &BenchArgs,
-    name: String,
-    load: Duration,
-    threads: usize,
-) -> Result<Report, Failure> {
+fn measure(pipeline: &Pipeline, args: &BenchArgs, name: String, load: Duration) -> Result<Report, Failure> {
     let iterations = usize::from(args.iterations);
     let size = args.size.unwrap_or(pipeline.info().default_width);
     let request = GenerationRequest {
@@ -93,7 +87,7 @@ fn measure(
         model: name,
         device: info.device.clone(),
         dtype: info.dtype,
-        threads: if threads == 0 { rayon::current_num_threads() } else { threads },
+        threads: rayon::current_num_threads(),
         kernels: sd_inference::cpu_kernels().to_string(),
         size,
         batch: args.batch.into(),

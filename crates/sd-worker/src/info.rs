@@ -1,12 +1,26 @@
 //! `sd-worker info`: what this build and this machine can do.
 
-use crate::exit::Failure;
+use std::io::Write;
 
-pub(crate) fn run() -> Result<(), Failure> {
+use sd_inference::machine::available_memory;
+
+use crate::exit::Failure;
+use crate::threads;
+
+pub(crate) fn run(wanted: Option<u16>) -> Result<(), Failure> {
     let features = sd_inference::accelerators().join(", ");
-    println!("sd-worker {}", env!("CARGO_PKG_VERSION"));
-    println!("accelerators: {}", if features.is_empty() { "none" } else { &features });
-    println!("threads: {}", rayon::current_num_threads());
-    println!("{}", sd_inference::cpu_kernels_report());
+    let memory = match available_memory() {
+        Some(memory) => memory.to_string(),
+        None => "unknown: this system does not tell".into(),
+    };
+    let report = [
+        format!("sd-worker {}", env!("CARGO_PKG_VERSION")),
+        format!("accelerators: {}", if features.is_empty() { "none" } else { &features }),
+        format!("threads: {}", threads::explain(wanted)),
+        format!("memory available: {memory}"),
+        sd_inference::cpu_kernels_report(),
+    ];
+    // Whoever reads only the first lines (`| head`) has what they want.
+    let _ = writeln!(std::io::stdout(), "{}", report.join("\n"));
     Ok(())
 }

@@ -14,6 +14,7 @@ mod logging;
 mod model;
 mod output;
 mod serve;
+mod threads;
 mod worker;
 
 use std::process::ExitCode;
@@ -23,13 +24,17 @@ use clap::Parser;
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
+    threads::keep_to_one_pool();
     let cli = Cli::parse();
     logging::start(cli.log_format, matches!(cli.command, Command::Serve(_)));
-    let result = worker::set_threads(cli.threads).and_then(|()| match cli.command {
+    if let Some(warning) = sd_inference::cpu_kernels_warning() {
+        tracing::warn!("{warning}");
+    }
+    let result = threads::start(cli.threads).and_then(|()| match cli.command {
         Command::Generate(args) => generate::run(&args),
         Command::Serve(args) => serve::run(&args),
-        Command::Bench(args) => bench::run(&args, cli.threads),
-        Command::Info => info::run(),
+        Command::Bench(args) => bench::run(&args),
+        Command::Info => info::run(cli.threads),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

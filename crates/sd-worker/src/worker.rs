@@ -32,12 +32,3 @@ impl Worker {
             .map_err(|error| Failure::failed(format!("the engine's thread cannot be started: {error}")))
     }
 }
-
-/// Sets how many threads compute.
-pub(crate) fn set_threads(threads: usize) -> Result<(), Failure> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|index| format!("compute-{index}"))
-        .build_global()
-        .map_err(|error| Failure::failed(format!("{threads} threads cannot be started: {error}")))
-}

@@ -110,6 +110,11 @@ fn mistakes_end_with_exit_code_2_and_leave_nothing_behind() {
         (vec!["generate", "x", "--dtype", "f16"], "dtype"),
         (vec!["generate", "x", "--num-images", "9"], "num_images"),
         (vec!["generate", "x", "--clip-skip", "11", "--steps", "1"], "clip_skip"),
+        (
+            vec!["generate", "x", "--threads", "0"],
+            "invalid value '0' for '--threads <N>': 0 is not in 1..=1024",
+        ),
+        (vec!["generate", "x", "--threads", "100000"], "'--threads <N>': 100000 is not in 1..=1024"),
         (vec!["generate"], "PROMPT"),
         (vec!["paint", "x"], "paint"),
         (vec!["serve", "--listen", "0.0.0.0:0"], "token"),
@@ -160,13 +165,60 @@ fn bench_prints_one_object_with_its_medians() {
     assert_eq!(report["threads"], 1);
 }
 
+/// Whatever kernels a machine has, it draws the same picture as a processor with none of the faster ones.
 #[test]
-fn info_says_which_kernels_run() {
+fn every_kernel_set_draws_the_same_picture() {
     let folder = tempfile::tempdir().unwrap();
-    let output = sd_worker(&["info"], folder.path());
-    assert!(output.status.success());
-    let printed = text(&output.stdout);
-    assert!(printed.contains("threads: ") && printed.contains("kernels"), "{printed}");
+    let draw = |set: &str| {
+        let file = format!("{set}.png");
+        let output = Command::new(env!("CARGO_BIN_EXE_sd-worker"))
+            .args(["generate", "a red circle on green grass", "--seed", "5", "--output", &file])
+            .env("SD_KERNELS", set)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let message = text(&output.stderr);
+        assert!(output.status.success(), "{set}: {message}");
+        let followed = !message.contains("SD_KERNELS was not followed");
+        followed.then(|| image::open(folder.path().join(file)).unwrap().to_rgb8())
+    };
+    let expected = draw("scalar").expect("the scalar kernels run everywhere");
+    for set in ["avx2", "avx512", "amx"] {
+        // A set that this machine has not was reported, and the picture drawn with another.
+        let Some(picture) = draw(set) else { continue };
+        let differences = expected.as_raw().iter().zip(picture.as_raw()).map(|(a, b)| a.abs_diff(*b));
+        let largest = differences.max().unwrap();
+        assert!(largest <= 1, "{set}: differs from scalar by {largest} of 255");
+    }
+}
+
+#[test]
+fn kernels_that_do_not_exist_are_warned_of_and_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_sd-worker"))
+        .args(["generate", "a star", "--steps", "1", "--output", "s.png"])
+        .env("SD_KERNELS", "sse9")
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let message = text(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    assert!(message.contains("SD_KERNELS was not followed") && message.contains("sse9"), "{message}");
+}
+
+#[test]
+fn info_says_what_this_machine_can_do_and_why() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, threads) in
+        [(vec!["info"], "threads: "), (vec!["info", "--threads", "3"], "threads: 3: --threads")]
+    {
+        let output = sd_worker(&arguments, folder.path());
+        assert!(output.status.success());
+        let printed = text(&output.stdout);
+        for part in [threads, "memory available: ", "kernels: ", "scalar: "] {
+            assert!(printed.contains(part), "{part} is not in {printed}");
+        }
+    }
 }
 
 #[test]

@@ -18,9 +18,14 @@ struct Service {
 
 impl Service {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_sd-worker"))
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -158,4 +163,24 @@ fn a_token_guards_the_jobs_and_not_the_health() {
     assert_eq!(service.get("/v1/jobs").0, 401);
     assert_eq!(service.send("GET", "/v1/jobs", "authorization: Bearer wrong\r\n", "").0, 401);
     assert_eq!(service.send("GET", "/v1/jobs", "authorization: Bearer tr0ub4dor\r\n", "").0, 200);
+}
+
+/// One pool of the size asked for: no library below starts another, whatever its own variables say.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_threads_that_compute_are_those_asked_for() {
+    let service = Service::start_with(&["--threads", "3"], &[("RAYON_NUM_THREADS", "5")]);
+    // Large enough that candle would spread the sampler's arithmetic over threads.
+    let (status, accepted) = service.submit(&json!({"operation": "image_generation", "prompt": "a star",
+        "width": 512, "height": 512, "steps": 1}));
+    assert_eq!(status, 202, "{accepted}");
+    let story = service.get(accepted["sse_url"].as_str().unwrap()).1;
+    assert!(story.contains("data: [DONE]"), "{story}");
+    let mut names: Vec<String> = std::fs::read_dir(format!("/proc/{}/task", service.child.id()))
+        .unwrap()
+        .map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap().trim().to_owned())
+        .filter(|name| name != "sd-worker" && name != "http")
+        .collect();
+    names.sort();
+    assert_eq!(names, ["compute-0", "compute-1", "compute-2", "sd-engine"]);
 }

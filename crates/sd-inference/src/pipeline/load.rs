@@ -134,7 +134,9 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
         }
     };
     let unet_config: UnetConfig = opened.json("unet/config.json")?;
+    unet_config.check(&opened.describe("unet/config.json"))?;
     let vae_config: VaeConfig = opened.json("vae/config.json")?;
+    vae_config.check(&opened.describe("vae/config.json"))?;
     let mut scheduler = SchedulerConfig::from_json(&opened.text("scheduler/scheduler_config.json")?)?;
     if family == "stable-diffusion" {
         // The reference corrects two settings that early checkpoints were saved without; its XL pipeline does not.
@@ -187,7 +189,7 @@ fn describe(
         true => opened.json("sd-worker.json")?,
         false => ModelDefaults::default(),
     };
-    let native = unet.sample_size.unwrap_or(64) * vae.scale_factor();
+    let native = unet.sample_size.unwrap_or(64).saturating_mul(vae.scale_factor());
     let (default_sampler, note) = scheduler.default_sampler()?;
     Ok(PipelineInfo {
         family,

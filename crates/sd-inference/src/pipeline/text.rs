@@ -114,6 +114,7 @@ impl TextEncoder {
     fn load(opened: &Opened<'_>, folder: &str, tokenizer: &str) -> Result<Self> {
         let file = format!("{folder}/config.json");
         let config: ClipTextConfig = opened.json(&file)?;
+        config.check(&opened.describe(&file))?;
         let length = config.max_position_embeddings;
         let tokens = match opened.source {
             ModelSource::Files(files) => {

@@ -4,6 +4,9 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
+/// Levels at most: a picture of 128 pixels to one latent is far beyond every known model.
+const MAX_LEVELS: usize = 8;
+
 /// The configuration of a VAE with the defaults of `diffusers.AutoencoderKL`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
@@ -82,8 +85,18 @@ impl VaeConfig {
             })
         };
         let levels = self.block_out_channels.len();
-        if levels == 0 {
-            return refuse("block_out_channels", "empty".into(), "at least one level");
+        if levels == 0 || levels > MAX_LEVELS {
+            return refuse("block_out_channels", format!("{levels} levels"), "1 to 8 levels");
+        }
+        for (field, channels) in [
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("latent_channels", self.latent_channels),
+            ("block_out_channels", self.block_out_channels.iter().copied().min().unwrap_or(0)),
+        ] {
+            if channels == 0 {
+                return refuse(field, "0".into(), "at least 1");
+            }
         }
         for (field, types, known) in [
             ("down_block_types", &self.down_block_types, "DownEncoderBlock2D"),
@@ -112,5 +125,29 @@ impl VaeConfig {
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_no_autoencoder_is_refused_by_field() {
+        let ok = VaeConfig::default();
+        ok.check("vae/config.json").unwrap();
+        for (field, config) in [
+            ("block_out_channels", VaeConfig { block_out_channels: vec![], ..ok.clone() }),
+            ("block_out_channels", VaeConfig { block_out_channels: vec![32; 70], ..ok.clone() }),
+            ("block_out_channels", VaeConfig { block_out_channels: vec![0], ..ok.clone() }),
+            ("latent_channels", VaeConfig { latent_channels: 0, ..ok.clone() }),
+            ("in_channels", VaeConfig { in_channels: 0, ..ok.clone() }),
+            ("out_channels", VaeConfig { out_channels: 0, ..ok.clone() }),
+            ("norm_num_groups", VaeConfig { norm_num_groups: 0, ..ok.clone() }),
+            ("act_fn", VaeConfig { act_fn: "mish".into(), ..ok.clone() }),
+        ] {
+            let message = config.check("vae/config.json").unwrap_err().to_string();
+            assert!(message.contains(&format!("`{field}`")), "{field}: {message}");
+        }
     }
 }
