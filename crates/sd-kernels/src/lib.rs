@@ -38,6 +38,7 @@ mod linear;
 mod norm;
 mod parallel;
 mod simd;
+mod work;
 
 pub use activation::Activation;
 pub use attention::{AttentionShape, Mask, Rows};
@@ -49,3 +50,4 @@ pub use gemm::Precision;
 pub use gemm::pack::Weights;
 pub use linear::{Epilogue, PackedLinear};
 pub use norm::NormParams;
+pub use work::{measure_peak, work};
