@@ -35,4 +35,4 @@ pub use generation::{Finished, Generation, Step, Timings};
 pub use pipeline::{LoadOptions, ModelDefaults, ModelSource, Pipeline, PipelineInfo, RandomModel};
 pub use request::GenerationRequest;
 pub use sd_models::nn::{cpu_kernels, cpu_kernels_report};
-pub use sd_models::{EmbeddedFile, ModelFiles, accelerators, registry};
+pub use sd_models::{EmbeddedFile, ModelFiles, accelerators, measure_peak, registry, work};
