@@ -10,7 +10,9 @@ import platform
 import statistics
 import time
 
+import diffusers
 import torch
+import transformers
 
 import shapes
 
@@ -174,11 +176,11 @@ class Bench:
             "load_ms": round(self.load_seconds * 1e3, 3),
             **absent,
             **medians,
-            "samples_ms": self.samples,
+            "parts": {part: {"samples_ms": samples} for part, samples in self.samples.items()},
             "peak_rss_mb": peak_rss_mb(),
             "held_together": options.hold or "picture" in options.parts,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
+            "versions": f"torch {torch.__version__}, diffusers {diffusers.__version__}, "
+                        f"transformers {transformers.__version__}, python {platform.python_version()}",
         }
 
 
