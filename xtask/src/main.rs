@@ -4,6 +4,7 @@
 //! names what is missing and how to get it.
 #![allow(clippy::print_stdout, reason = "a command line tool that talks to its user")]
 
+mod bench;
 mod cuda_check;
 mod cuda_toolkit;
 mod deny;
@@ -33,6 +34,7 @@ const TASKS: &[Task] = &[
     Task { name: "fmt", help: lint::FMT_HELP, run: lint::run_fmt },
     Task { name: "deny", help: deny::HELP, run: deny::run },
     Task { name: "fixtures", help: fixtures::HELP, run: fixtures::run },
+    Task { name: "bench", help: bench::HELP, run: bench::run },
     Task { name: "cuda-check", help: cuda_check::HELP, run: cuda_check::run },
 ];
 

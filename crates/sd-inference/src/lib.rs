@@ -36,4 +36,6 @@ pub use generation::{Finished, Generation, Step, Timings};
 pub use pipeline::{LoadOptions, ModelDefaults, ModelSource, Pipeline, PipelineInfo, RandomModel};
 pub use request::GenerationRequest;
 pub use sd_models::nn::{cpu_kernels, cpu_kernels_report, cpu_multiplies_bf16};
-pub use sd_models::{EmbeddedFile, ModelFiles, accelerators, cpu_kernels_warning, registry};
+pub use sd_models::{
+    EmbeddedFile, ModelFiles, accelerators, cpu_kernels_warning, measure_peak, registry, work,
+};

@@ -207,6 +207,7 @@ impl PackedConv2d {
         if let Some(per_image) = per_image {
             expect("convolution: per-image values", to.images * to.channels, per_image.len())?;
         }
+        crate::work::count(to.len() * self.channels * self.kernel[0] * self.kernel[1]);
         let pixels = to.height * to.width;
         let per_image = per_image.map(|values| (values, pixels));
         let (geometry, kernel, stride) = (self.geometry, self.kernel, to.channels);

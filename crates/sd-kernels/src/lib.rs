@@ -39,9 +39,9 @@ mod norm;
 mod parallel;
 mod simd;
 mod winograd;
+mod work;
 
 pub use activation::Activation;
-
 pub use attention::{AttentionShape, Mask, Rows};
 pub use buffer::Buffer;
 pub use conv::{ConvEpilogue, ConvGeometry, ImageShape, PackedConv2d, Padding};
@@ -52,3 +52,4 @@ pub use gemm::Precision;
 pub use gemm::pack::Weights;
 pub use linear::{Epilogue, PackedLinear};
 pub use norm::NormParams;
+pub use work::{measure_peak, work};

@@ -108,6 +108,7 @@ impl PackedLinear {
         expect("linear: input values", rows * self.inputs(), input.len())?;
         expect("linear: output values", rows * self.outputs(), output.len())?;
         output.check("linear: residual values")?;
+        crate::work::count(rows * self.inputs() * self.b.n);
         let (stride, gated) = (self.outputs(), self.b.columns == Columns::Gated);
         typed!(output, values, residual => {
             let output = values.as_mut_ptr();

@@ -26,6 +26,9 @@ pub mod vae;
 mod weights;
 
 pub use error::{Error, Result};
+/// How much the CPU kernels have computed, and how much they could.
+pub use sd_kernels::{measure_peak, work};
+
 pub use files::{EmbeddedFile, FileBytes, ModelFiles};
 pub use weights::Weights;
 

@@ -189,15 +189,40 @@ pub(crate) struct BenchArgs {
     /// Width and height in pixels [default: the model's own].
     #[arg(long, env = "SD_WORKER_SIZE")]
     pub(crate) size: Option<usize>,
-    /// How often each part is measured, after one round that does not count.
+    /// How often each part is measured, after one round that does not count (for `picture` one of a single step).
     #[arg(long, env = "SD_WORKER_ITERATIONS", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub(crate) iterations: u16,
     /// Pictures at once.
     #[arg(long, env = "SD_WORKER_BATCH", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) batch: u16,
+    /// What to measure, separated by commas.
+    #[arg(
+        long,
+        env = "SD_WORKER_PARTS",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "text,step,decode"
+    )]
+    pub(crate) parts: Vec<BenchPart>,
+    /// Steps of the part `picture`.
+    #[arg(long, env = "SD_WORKER_STEPS", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) steps: u16,
     /// Print one JSON object instead of a table.
     #[arg(long, env = "SD_WORKER_JSON")]
     pub(crate) json: bool,
+}
+
+/// A part of making a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchPart {
+    /// Encoding prompt and negative prompt.
+    Text,
+    /// One denoising step with guidance: two UNet evaluations for each picture.
+    Step,
+    /// Latents to pixels.
+    Decode,
+    /// All of it, from prompt to pixels.
+    Picture,
 }
 
 #[cfg(test)]

@@ -1,17 +1,19 @@
-//! `sd-worker bench`: how long the parts of a generation take here.
+//! `sd-worker bench`: how long the parts of a generation take here, and how much of the processor that uses.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use sd_inference::{GenerationRequest, ModelSource, Pipeline};
+use sd_inference::{Generation, GenerationRequest, ModelSource, Pipeline};
 use serde::Serialize;
 
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, BenchPart};
 use crate::exit::Failure;
 use crate::model;
 
 const PROMPT: &str = "a photograph of a lighthouse on a cliff at dusk, waves below, highly detailed";
+const GIGA: f64 = 1e9;
 
-/// What was measured, and on what. Times are medians in milliseconds.
+/// What was measured, and on what. Times are in milliseconds, those of parts medians and null where not asked for.
 #[derive(Debug, Serialize)]
 struct Report {
     model: String,
@@ -22,16 +24,44 @@ struct Report {
     size: usize,
     batch: usize,
     iterations: usize,
+    /// Steps of `picture`.
+    picture_steps: usize,
     /// Reading (or making up) the weights and packing them.
     load_ms: f64,
     /// Encoding prompt and negative prompt.
-    text_encode_ms: f64,
+    text_encode_ms: Option<f64>,
     /// One denoising step with guidance: two UNet evaluations for each picture.
-    step_ms: f64,
+    step_ms: Option<f64>,
     /// Latents to pixels, all pictures of the batch.
-    decode_ms: f64,
+    decode_ms: Option<f64>,
+    /// From prompts to pixels.
+    picture_ms: Option<f64>,
+    /// More of each, by the name of its median.
+    parts: BTreeMap<&'static str, Part>,
+    /// What these threads' f32 units can do, measured; null where the work is not on the CPU.
+    peak_gflop_per_s: Option<f64>,
     /// The most memory that the process ever held; null where the system does not tell.
     peak_rss_mb: Option<f64>,
+}
+
+/// How often, how much and how fast. The work is what the shapes ask for ([`sd_inference::work`]), so that the rate of a
+/// kernel that saves some of it is comparable, and may exceed the peak.
+#[derive(Debug, Serialize)]
+struct Part {
+    samples_ms: Vec<f64>,
+    gflop: Option<f64>,
+    gflop_per_s: Option<f64>,
+    share_of_peak: Option<f64>,
+}
+
+/// The name of a part's median, and of its entry among the parts.
+fn key(part: BenchPart) -> &'static str {
+    match part {
+        BenchPart::Text => "text_encode",
+        BenchPart::Step => "step",
+        BenchPart::Decode => "decode",
+        BenchPart::Picture => "picture",
+    }
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
@@ -54,35 +84,22 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
 }
 
 fn measure(pipeline: &Pipeline, args: &BenchArgs, name: String, load: Duration) -> Result<Report, Failure> {
-    let iterations = usize::from(args.iterations);
-    let size = args.size.unwrap_or(pipeline.info().default_width);
-    let request = GenerationRequest {
-        negative_prompt: Some("blurry, low quality".into()),
-        width: Some(size),
-        height: Some(size),
-        steps: Some(iterations + 1),
-        guidance_scale: Some(7.5),
-        num_images: args.batch.into(),
-        ..GenerationRequest::new(PROMPT)
-    };
-    let mut encodes = Vec::new();
-    for _ in 0..iterations {
-        encodes.push(pipeline.begin(&request)?.timings().text_encode);
-    }
-    let mut generation = pipeline.begin(&request)?;
-    encodes.push(generation.timings().text_encode);
-
-    let mut steps = Vec::new();
-    while let Some(step) = generation.step()? {
-        steps.push(step.elapsed);
-    }
-    let mut decodes = Vec::new();
-    for _ in 0..=iterations {
-        let start = Instant::now();
-        generation.decode()?;
-        decodes.push(start.elapsed());
-    }
     let info = pipeline.info();
+    let size = args.size.unwrap_or(info.default_width);
+    let bench = Bench { pipeline, iterations: args.iterations.into(), size, batch: args.batch.into() };
+    let on_cpu = pipeline.device().is_cpu();
+    let peak = on_cpu.then(|| sd_inference::measure_peak() / GIGA);
+    let mut parts = BTreeMap::new();
+    for part in &args.parts {
+        let samples = match part {
+            BenchPart::Text => bench.text()?,
+            BenchPart::Step => bench.steps()?,
+            BenchPart::Decode => bench.decode()?,
+            BenchPart::Picture => bench.picture(args.steps.into())?,
+        };
+        parts.insert(key(*part), Part::new(&samples, peak));
+    }
+    let median_of = |part| parts.get(key(part)).map(|part: &Part| median(&part.samples_ms));
     Ok(Report {
         model: name,
         device: info.device.clone(),
@@ -91,43 +108,147 @@ fn measure(pipeline: &Pipeline, args: &BenchArgs, name: String, load: Duration) 
         kernels: sd_inference::cpu_kernels().to_string(),
         size,
         batch: args.batch.into(),
-        iterations,
+        iterations: args.iterations.into(),
+        picture_steps: args.steps.into(),
         load_ms: millis(load),
-        text_encode_ms: median(&encodes[1..]),
-        step_ms: median(&steps[1..]),
-        decode_ms: median(&decodes[1..]),
+        text_encode_ms: median_of(BenchPart::Text),
+        step_ms: median_of(BenchPart::Step),
+        decode_ms: median_of(BenchPart::Decode),
+        picture_ms: median_of(BenchPart::Picture),
+        parts,
+        peak_gflop_per_s: peak,
         peak_rss_mb: peak_rss_mb(),
     })
+}
+
+/// One run of a part: how long it took and how many operations it was.
+struct Sample {
+    elapsed: Duration,
+    work: u64,
+}
+
+/// Measures parts; each first runs once without being counted.
+struct Bench<'a> {
+    pipeline: &'a Pipeline,
+    iterations: usize,
+    size: usize,
+    batch: usize,
+}
+
+impl Bench<'_> {
+    fn begin(&self, steps: usize) -> Result<Generation, Failure> {
+        Ok(self.pipeline.begin(&GenerationRequest {
+            negative_prompt: Some("blurry, low quality".into()),
+            width: Some(self.size),
+            height: Some(self.size),
+            steps: Some(steps),
+            guidance_scale: Some(7.5),
+            num_images: self.batch,
+            ..GenerationRequest::new(PROMPT)
+        })?)
+    }
+
+    fn text(&self) -> Result<Vec<Sample>, Failure> {
+        self.begin(1)?;
+        self.repeat(|| Ok(self.begin(1)?.timings().text_encode))
+    }
+
+    fn steps(&self) -> Result<Vec<Sample>, Failure> {
+        let mut generation = self.begin(self.iterations + 1)?;
+        generation.step()?;
+        self.repeat(|| Ok(generation.step()?.map_or(Duration::ZERO, |step| step.elapsed)))
+    }
+
+    fn decode(&self) -> Result<Vec<Sample>, Failure> {
+        let generation = self.begin(1)?;
+        generation.decode()?;
+        self.repeat(|| timed(|| Ok(generation.decode().map(drop)?)))
+    }
+
+    /// Whole pictures of a warm pipeline. What runs before is a picture of a single step, because it takes long.
+    fn picture(&self, steps: usize) -> Result<Vec<Sample>, Failure> {
+        let draw = |steps| {
+            let mut generation = self.begin(steps)?;
+            while generation.step()?.is_some() {}
+            generation.finish()?;
+            Ok(())
+        };
+        draw(1)?;
+        self.repeat(|| timed(|| draw(steps)))
+    }
+
+    /// Calls `run`, which says how long what counts of it took.
+    fn repeat(&self, mut run: impl FnMut() -> Result<Duration, Failure>) -> Result<Vec<Sample>, Failure> {
+        let sample = |_| {
+            let before = sd_inference::work();
+            let elapsed = run()?;
+            Ok(Sample { elapsed, work: sd_inference::work() - before })
+        };
+        (0..self.iterations).map(sample).collect()
+    }
+}
+
+fn timed(run: impl FnOnce() -> Result<(), Failure>) -> Result<Duration, Failure> {
+    let start = Instant::now();
+    run()?;
+    Ok(start.elapsed())
+}
+
+impl Part {
+    /// `peak` in GFLOP/s where the work is done on the CPU: elsewhere it is not counted.
+    fn new(samples: &[Sample], peak: Option<f64>) -> Self {
+        let samples_ms: Vec<f64> = samples.iter().map(|sample| millis(sample.elapsed)).collect();
+        let gflop = peak.and(samples.last()).map(|sample| sample.work as f64 / GIGA);
+        let gflop_per_s = gflop.map(|gflop| gflop / (median(&samples_ms) / 1e3));
+        let share_of_peak = gflop_per_s.zip(peak).map(|(rate, peak)| rate / peak);
+        Self { samples_ms, gflop, gflop_per_s, share_of_peak }
+    }
 }
 
 fn print_table(report: &Report) {
     let Report { model, device, dtype, threads, kernels, size, batch, iterations, .. } = report;
     println!("{model} at {size}x{size}, batch {batch}, {dtype} on {device} ({kernels}, {threads} threads)");
-    println!("medians of {iterations}:");
-    for (part, value) in [
-        ("load", report.load_ms),
-        ("text encode", report.text_encode_ms),
-        ("step", report.step_ms),
-        ("decode", report.decode_ms),
-    ] {
-        println!("  {part:<12} {value:>10.1} ms");
+    println!("medians of {iterations}, in brackets the least and the most:");
+    println!("  {:<12} {:>10.1} ms", "load", report.load_ms);
+    for part in [BenchPart::Text, BenchPart::Step, BenchPart::Decode, BenchPart::Picture] {
+        let Some(measured) = report.parts.get(key(part)) else { continue };
+        let name = match part {
+            BenchPart::Text => "text encode".to_owned(),
+            BenchPart::Picture => format!("{} steps", report.picture_steps),
+            _ => key(part).to_owned(),
+        };
+        println!("  {name:<12} {}", line(measured));
+    }
+    if let Some(peak) = report.peak_gflop_per_s {
+        println!("  {:<12} {peak:>10.1} GFLOP/s of f32 in registers", "peak");
     }
     if let Some(peak) = report.peak_rss_mb {
         println!("  {:<12} {peak:>10.0} MB", "peak memory");
     }
 }
 
+fn line(part: &Part) -> String {
+    let samples = &part.samples_ms;
+    let least = samples.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = samples.iter().copied().fold(0.0, f64::max);
+    let mut line = format!("{:>10.1} ms [{least:.1} .. {most:.1}]", median(samples));
+    if let (Some(gflop), Some(rate), Some(share)) = (part.gflop, part.gflop_per_s, part.share_of_peak) {
+        line.push_str(&format!("  {gflop:.1} GFLOP, {rate:.1} GFLOP/s, {:.0} % of the peak", 100.0 * share));
+    }
+    line
+}
+
 fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-fn median(samples: &[Duration]) -> f64 {
+fn median(samples: &[f64]) -> f64 {
     let mut samples = samples.to_vec();
-    samples.sort_unstable();
+    samples.sort_unstable_by(f64::total_cmp);
     match samples.len() {
         0 => 0.0,
-        n if n % 2 == 1 => millis(samples[n / 2]),
-        n => (millis(samples[n / 2 - 1]) + millis(samples[n / 2])) / 2.0,
+        n if n % 2 == 1 => samples[n / 2],
+        n => (samples[n / 2 - 1] + samples[n / 2]) / 2.0,
     }
 }
 
@@ -136,7 +257,7 @@ fn peak_rss_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some((kilobytes / 1.024).round() / 1e3)
+    Some(kilobytes * 1.024 / 1e3)
 }
 
 #[cfg(test)]
@@ -145,8 +266,23 @@ mod tests {
 
     #[test]
     fn the_median_is_the_middle() {
-        let ms = |values: &[u64]| values.iter().map(|v| Duration::from_millis(*v)).collect::<Vec<_>>();
-        assert_eq!(median(&ms(&[5, 1, 3])), 3.0);
-        assert_eq!(median(&ms(&[4, 1, 3, 100])), 3.5);
+        assert_eq!(median(&[5.0, 1.0, 3.0]), 3.0);
+        assert_eq!(median(&[4.0, 1.0, 3.0, 100.0]), 3.5);
+    }
+
+    #[test]
+    fn rates_follow_from_work_and_median() {
+        let sample = |ms| Sample { elapsed: Duration::from_millis(ms), work: 3_000_000_000 };
+        let samples = [sample(400), sample(600), sample(500)];
+        let part = Part::new(&samples, Some(60.0));
+        assert_eq!(part.samples_ms, [400.0, 600.0, 500.0]);
+        assert_eq!((part.gflop, part.gflop_per_s, part.share_of_peak), (Some(3.0), Some(6.0), Some(0.1)));
+        assert_eq!(line(&part), "     500.0 ms [400.0 .. 600.0]  3.0 GFLOP, 6.0 GFLOP/s, 10 % of the peak");
+
+        let elsewhere = Part::new(&samples, None);
+        assert!(
+            elsewhere.gflop.is_none() && elsewhere.share_of_peak.is_none(),
+            "a GPU's work is not counted"
+        );
     }
 }

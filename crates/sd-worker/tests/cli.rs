@@ -163,6 +163,29 @@ fn bench_prints_one_object_with_its_medians() {
         assert!(!report[field].is_null(), "{field}: {report}");
     }
     assert_eq!(report["threads"], 1);
+    assert!(report["picture_ms"].is_null(), "not asked for: {report}");
+    for part in ["text_encode", "step", "decode"] {
+        let part = &report["parts"][part];
+        assert_eq!(part["samples_ms"].as_array().unwrap().len(), 1, "{part}");
+        for field in ["gflop", "gflop_per_s", "share_of_peak"] {
+            assert!(part[field].as_f64().unwrap() > 0.0, "{field}: {part}");
+        }
+    }
+}
+
+#[test]
+fn bench_measures_what_it_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["bench", "--parts", "decode,picture", "--steps", "3", "--iterations", "2", "--json"];
+    let output = sd_worker(&arguments, folder.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let parts = report["parts"].as_object().unwrap();
+    assert_eq!(parts.keys().collect::<Vec<_>>(), ["decode", "picture"]);
+    assert_eq!(parts["picture"]["samples_ms"].as_array().unwrap().len(), 2);
+    assert_eq!(report["picture_steps"], 3);
+    let gflop = |part: &str| parts[part]["gflop"].as_f64().unwrap();
+    assert!(gflop("picture") > gflop("decode"), "{report}");
 }
 
 /// Whatever kernels a machine has, it draws the same picture as a processor with none of the faster ones.
@@ -226,7 +249,8 @@ fn info_follows_what_forces_the_kernels_and_says_where_it_cannot() {
     let folder = tempfile::tempdir().unwrap();
     let info = |kernels: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sd-worker"));
-        let output = command.arg("info").env("SD_KERNELS", kernels).current_dir(folder.path()).output().unwrap();
+        let output =
+            command.arg("info").env("SD_KERNELS", kernels).current_dir(folder.path()).output().unwrap();
         text(&output.stdout)
     };
     assert!(info("scalar").contains("kernels: scalar\n"));

@@ -146,6 +146,7 @@ impl Plan<'_> {
         if let Mask::Keys(allowed) = self.mask {
             expect("attention: mask values", batch * keys, allowed.len())?;
         }
+        crate::work::count(2 * batch * heads * queries * keys * head_dim);
         if output.len() == 0 {
             return Ok(());
         }
