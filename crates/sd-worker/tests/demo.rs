@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use sd_inference::{GenerationRequest, LoadOptions, ModelSource, Pipeline};
+use sd_inference::{DType, GenerationRequest, LoadOptions, ModelSource, Pipeline};
 
 #[path = "support/demo_checker.rs"]
 mod demo_checker;
@@ -17,11 +17,22 @@ const LEAST_SHAPE: f64 = 0.70;
 
 #[test]
 fn unseen_combinations_come_out_as_the_prompt_says() {
+    check(DType::F32);
+}
+
+/// `SD_KERNELS=amx-emulated` shows the same of a processor with AMX.
+#[test]
+fn unseen_combinations_come_out_in_bf16_too() {
+    check(DType::BF16);
+}
+
+fn check(dtype: DType) {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo"));
     let references: References =
         serde_json::from_str(&std::fs::read_to_string(folder.join("eval.json")).unwrap()).unwrap();
     assert_eq!(references.prompts.len(), 60);
-    let pipeline = Pipeline::load(&ModelSource::folder(folder).unwrap(), &LoadOptions::default()).unwrap();
+    let options = LoadOptions { dtype, ..LoadOptions::default() };
+    let pipeline = Pipeline::load(&ModelSource::folder(folder).unwrap(), &options).unwrap();
 
     let (mut colour_and_ground, mut shapes) = (0, 0);
     for wanted in &references.prompts {
@@ -40,7 +51,7 @@ fn unseen_combinations_come_out_as_the_prompt_says() {
     }
     let share = |count: usize| count as f64 / references.prompts.len() as f64;
     println!(
-        "colour and ground {:.1} %, shape {:.1} %",
+        "{dtype:?}: colour and ground {:.1} %, shape {:.1} %",
         100.0 * share(colour_and_ground),
         100.0 * share(shapes)
     );
