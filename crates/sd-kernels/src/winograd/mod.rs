@@ -20,7 +20,7 @@ use crate::gemm::epilogue::Target;
 use crate::gemm::micro::{RunTile, Tile};
 use crate::gemm::pack::{PackedB, Storage};
 use crate::parallel::{self, Shared};
-use transform::{IN, OUT, POINTS, TransformInput, TransformOutput, TransformWeights};
+use transform::{Doubled, IN, OUT, Plain, Points, TransformInput, TransformOutput, TransformWeights};
 
 /// The most channels between two passes over the sums.
 const DEPTH: usize = 128;
@@ -95,6 +95,10 @@ struct Plan<'a, I, W> {
     block: usize,
     /// Channels of a step.
     step: usize,
+    /// Whether tiles begin with the second of two equal pixels, and so need fewer points.
+    doubled: bool,
+    /// Points of a tile.
+    points: usize,
 }
 
 impl<'a, I: Lanes, W: Lanes> Plan<'a, I, W> {
@@ -105,7 +109,10 @@ impl<'a, I: Lanes, W: Lanes> Plan<'a, I, W> {
         let block = even_parts(tiles, BLOCK_TILES).next_multiple_of(rows);
         let channels = images.shape.channels;
         let step = even_parts(channels, DEPTH).next_multiple_of(b.kernels.lanes()).min(DEPTH);
-        Self { images, b, weights, grid, tiles, block, step }
+        let Padding { top, left, .. } = images.padding;
+        let doubled = images.upsample && top % 2 == 1 && left % 2 == 1;
+        let side = if doubled { Doubled::COUNT } else { Plain::COUNT };
+        Self { images, b, weights, grid, tiles, block, step, doubled, points: side * side }
     }
 
     fn channels(&self) -> usize {
@@ -114,7 +121,7 @@ impl<'a, I: Lanes, W: Lanes> Plan<'a, I, W> {
 
     /// Transformed weights of a panel, in values.
     fn panel_len(&self) -> usize {
-        POINTS * self.channels() * self.b.width
+        self.points * self.channels() * self.b.width
     }
 
     /// # Safety
@@ -146,7 +153,7 @@ impl<'a, I: Lanes, W: Lanes> Plan<'a, I, W> {
         parallel::for_each(panels.len() * steps, |task| {
             let (panel, step) = (task / steps, task % steps);
             let channels = self.step_channels(step);
-            let at = panel * self.panel_len() + channels.start * POINTS * self.b.width;
+            let at = panel * self.panel_len() + channels.start * self.points * self.b.width;
             // SAFETY: steps lie one behind the other, each with room for the widest panel.
             unsafe { self.transform_step(panels.start + panel, channels, to.at(at)) };
         });
@@ -162,6 +169,7 @@ impl<'a, I: Lanes, W: Lanes> Plan<'a, I, W> {
             tap_stride: self.channels() * width,
             channels: channels.len(),
             width,
+            doubled: self.doubled,
             to,
         });
     }
@@ -213,13 +221,13 @@ impl<'a, I: Lanes, W: Lanes> Plan<'a, I, W> {
         let rows = tiles.len().next_multiple_of(kernels.tile_rows());
         let steps = self.channels().div_ceil(self.step);
         let input_stride = rows * STRIDE;
-        let own_weights = if shared.is_some() { 0 } else { POINTS * self.step * width };
+        let own_weights = if shared.is_some() { 0 } else { self.points * self.step * width };
         // With one step the sums of a panel are finished at once; else those of all wait for the last step.
-        let sums_len = POINTS * rows * width;
+        let sums_len = self.points * rows * width;
         let slots = if steps == 1 { 1 } else { panels.len() };
-        let len = POINTS * input_stride + line_up(own_weights) + slots * sums_len;
+        let len = self.points * input_stride + line_up(own_weights) + slots * sums_len;
         with_scratch(len, |mut scratch| {
-            let inputs = carve(&mut scratch, POINTS * input_stride);
+            let inputs = carve(&mut scratch, self.points * input_stride);
             let own = carve(&mut scratch, own_weights);
             let sums = carve(&mut scratch, slots * sums_len);
             for step in 0..steps {
@@ -227,6 +235,7 @@ impl<'a, I: Lanes, W: Lanes> Plan<'a, I, W> {
                 for (i, tile) in tiles.clone().enumerate() {
                     kernels.dispatch(TransformInput {
                         pixels: self.pixels(tile, channels.start),
+                        doubled: self.doubled,
                         channels: channels.len(),
                         to: inputs[i * STRIDE..].as_mut_ptr(),
                         to_stride: input_stride,
@@ -236,7 +245,9 @@ impl<'a, I: Lanes, W: Lanes> Plan<'a, I, W> {
                     let slot = if steps == 1 { 0 } else { p };
                     let sums = &mut sums[slot * sums_len..(slot + 1) * sums_len];
                     let weights = match shared {
-                        Some(shared) => &shared[p * self.panel_len() + channels.start * POINTS * width..],
+                        Some(shared) => {
+                            &shared[p * self.panel_len() + channels.start * self.points * width..]
+                        }
                         None => {
                             // SAFETY: there is room for a step's channels at the widest panel.
                             unsafe { self.transform_step(panel, channels.clone(), own.as_mut_ptr()) };
@@ -269,7 +280,7 @@ impl<'a, I: Lanes, W: Lanes> Plan<'a, I, W> {
         let tile_rows = kernels.tile_rows();
         let rows = tiles.next_multiple_of(tile_rows);
         let width = self.panel_width(panel);
-        for point in 0..POINTS {
+        for point in 0..self.points {
             for row in (0..rows).step_by(tile_rows) {
                 kernels.dispatch(RunTile::<_, STRIDE> {
                     tile: Tile {
@@ -313,6 +324,7 @@ impl<'a, I: Lanes, W: Lanes> Plan<'a, I, W> {
                 size: [OUT.min(to.height - y), OUT.min(to.width - x)],
                 columns: columns.clone(),
                 bias: self.b.bias(panel),
+                doubled: self.doubled,
             });
         }
     }
@@ -324,7 +336,7 @@ impl<'a, I: Lanes, W: Lanes> Plan<'a, I, W> {
     }
 
     /// A tile's input pixels at a channel; null outside of the image.
-    fn pixels(&self, tile: usize, channel: usize) -> [*const I; POINTS] {
+    fn pixels(&self, tile: usize, channel: usize) -> [*const I; IN * IN] {
         let Images { input, shape, padding, upsample, .. } = self.images;
         let (image, y, x) = self.place(tile);
         let scale = usize::from(*upsample);

@@ -210,14 +210,15 @@ fn nan_and_infinity_stay_in_their_tiles() {
 #[test]
 fn errors_stay_near_those_of_the_window() {
     // Values of few bits would have exact products.
-    let long = |values: Vec<f32>| values.into_iter().map(|x| x * 0.812_345_67).collect::<Vec<_>>();
-    for channels in [320, 1280, 2560] {
+    let long = |values: Vec<f32>| values.into_iter().map(|x| x * 0.812_345_7).collect::<Vec<_>>();
+    for (channels, upsample) in [(320, false), (1280, false), (2560, false), (320, true)] {
         let shape = ImageShape { images: 1, height: 8, width: 8, channels };
         let input = long(values(1, shape.len()));
         let weight = long(weights(2, 32 * channels * 9, channels * 9));
         let weight_shape = [32, channels, 3, 3];
-        let geometry = ConvGeometry::padded(1);
-        let to = ImageShape { channels: 32, ..shape };
+        let geometry = ConvGeometry { upsample, ..ConvGeometry::padded(1) };
+        let side = if upsample { 16 } else { 8 };
+        let to = ImageShape { images: 1, height: side, width: side, channels: 32 };
         let exact = reference::conv(&input, shape, &weight, weight_shape, geometry, to);
         for kernels in Kernels::available() {
             let weight = (&weight[..]).into();
@@ -231,7 +232,7 @@ fn errors_stay_near_those_of_the_window() {
             };
             let (window, winograd) = (error(false), error(true));
             println!("{} {channels}: rms, max: window {window:?}, Winograd {winograd:?}", kernels.set());
-            assert!(winograd.0 < 4.0 * window.0 && winograd.1 < 8.0 * window.1, "{}", kernels.set());
+            assert!(winograd.0 < 6.0 * window.0 && winograd.1 < 10.0 * window.1, "{}", kernels.set());
         }
     }
 }
