@@ -226,7 +226,8 @@ fn info_follows_what_forces_the_kernels_and_says_where_it_cannot() {
     let folder = tempfile::tempdir().unwrap();
     let info = |kernels: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sd-worker"));
-        let output = command.arg("info").env("SD_KERNELS", kernels).current_dir(folder.path()).output().unwrap();
+        let output =
+            command.arg("info").env("SD_KERNELS", kernels).current_dir(folder.path()).output().unwrap();
         text(&output.stdout)
     };
     assert!(info("scalar").contains("kernels: scalar\n"));
