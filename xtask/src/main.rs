@@ -13,6 +13,7 @@ mod fixtures;
 mod lint;
 mod process;
 mod python;
+mod sanitize;
 mod stages;
 mod test;
 mod workspace;
@@ -33,6 +34,7 @@ const TASKS: &[Task] = &[
     Task { name: "lint", help: lint::HELP, run: lint::run },
     Task { name: "fmt", help: lint::FMT_HELP, run: lint::run_fmt },
     Task { name: "deny", help: deny::HELP, run: deny::run },
+    Task { name: "sanitize", help: sanitize::HELP, run: sanitize::run },
     Task { name: "fixtures", help: fixtures::HELP, run: fixtures::run },
     Task { name: "bench", help: bench::HELP, run: bench::run },
     Task { name: "cuda-check", help: cuda_check::HELP, run: cuda_check::run },

@@ -80,9 +80,9 @@ impl<T> Drop for Buffer<T> {
 mod pages {
     use super::HUGE;
 
-    /// Whether a buffer of `bytes` comes from here.
+    /// Whether a buffer of `bytes` comes from here. A sanitizer only sees into what comes from the allocator.
     pub(super) fn apply(bytes: usize) -> bool {
-        bytes >= HUGE
+        bytes >= HUGE && !cfg!(sd_sanitize)
     }
 
     /// Zeroed memory aligned to a huge page, or null.
@@ -181,6 +181,7 @@ pub(crate) fn with_shared_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -
     with(&SHARED, len, work)
 }
 
+#[cfg(not(sd_sanitize))]
 fn with<R>(slot: &'static LocalKey<Slot>, len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = slot
         .take()
@@ -192,10 +193,71 @@ fn with<R>(slot: &'static LocalKey<Slot>, len: usize, work: impl FnOnce(&mut [f3
 }
 
 /// Cuts `len` values, rounded up to whole cache lines, off the front of `scratch`.
+#[cfg(not(sd_sanitize))]
 pub(crate) fn carve<'a>(scratch: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
     let (head, tail) = std::mem::take(scratch).split_at_mut(line_up(len));
     *scratch = tail;
     head
+}
+
+#[cfg(sd_sanitize)]
+pub(crate) use guarded::carve_guarded as carve;
+#[cfg(sd_sanitize)]
+use guarded::with_guarded as with;
+
+/// Scratch as `cargo xtask sanitize` wants it: new for each call, full of NaN so that what is read before it is written
+/// shows in the results, and with poison behind each piece.
+#[cfg(sd_sanitize)]
+mod guarded {
+    use super::*;
+
+    /// f32 values of poison behind a piece, and how many pieces there may be.
+    const GUARD: usize = 64;
+    const PIECES: usize = 16;
+    /// NaN as f32, and as two bf16.
+    const UNWRITTEN: f32 = f32::from_bits(0x7fc0_7fc0);
+
+    pub(crate) fn with_guarded<R>(
+        _: &'static LocalKey<Slot>,
+        len: usize,
+        work: impl FnOnce(&mut [f32]) -> R,
+    ) -> R {
+        let mut buffer = Buffer::new(line_up(len) + GUARD * PIECES);
+        buffer[..len].fill(UNWRITTEN);
+        poison(&mut buffer[len..], true);
+        work(&mut buffer)
+    }
+
+    pub(crate) fn carve_guarded<'a>(scratch: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+        let (head, tail) = std::mem::take(scratch).split_at_mut(line_up(len));
+        let (guard, tail) = tail.split_at_mut(GUARD.min(tail.len()));
+        poison(tail, false);
+        poison(guard, true);
+        tail.fill(UNWRITTEN);
+        *scratch = tail;
+        head
+    }
+
+    /// Forbids or allows access to `values`, which nothing refers to.
+    #[cfg(sd_sanitize = "address")]
+    fn poison(values: &mut [f32], forbid: bool) {
+        unsafe extern "C" {
+            fn __asan_poison_memory_region(start: *const std::ffi::c_void, bytes: usize);
+            fn __asan_unpoison_memory_region(start: *const std::ffi::c_void, bytes: usize);
+        }
+        let (start, bytes) = (values.as_ptr().cast(), size_of_val(values));
+        // SAFETY: the sanitizer's runtime only notes it down.
+        unsafe {
+            if forbid {
+                __asan_poison_memory_region(start, bytes);
+            } else {
+                __asan_unpoison_memory_region(start, bytes);
+            }
+        }
+    }
+
+    #[cfg(not(sd_sanitize = "address"))]
+    fn poison(_: &mut [f32], _: bool) {}
 }
 
 /// `len` f32 values rounded up to whole cache lines.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use sd_kernels::{AttentionShape, Element, Mask, Rows};
 
 use crate::reference;
-use crate::support::{SEEDS, assert_close, cast, sets, values};
+use crate::support::{SEEDS, assert_close, cast, runs, sets, values};
 
 /// One head of a (batch, rows, stride) tensor.
 fn head(data: &[f32], rows: std::ops::Range<usize>, stride: usize, head: usize, dim: usize) -> Vec<f32> {
@@ -86,7 +86,7 @@ fn masks() -> impl Strategy<Value = Masked> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(runs(24))]
 
     #[test]
     fn equals_the_reference(shape in shapes(), gap in 0usize..5, mask in masks(), seed in SEEDS) {

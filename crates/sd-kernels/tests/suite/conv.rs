@@ -7,7 +7,7 @@ use sd_kernels::{
 };
 
 use crate::reference;
-use crate::support::{SEEDS, assert_close, cast, sets, values, weights};
+use crate::support::{SEEDS, assert_close, cast, runs, sets, values, weights};
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -93,7 +93,7 @@ fn check<I: Element, O: Element>(case: &Case) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(runs(32))]
 
     #[test]
     fn equals_the_reference(case in cases()) {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use sd_kernels::{Activation, KernelSet};
 
 use crate::reference;
-use crate::support::{SEEDS, assert_close, cast, sets, values};
+use crate::support::{SEEDS, assert_close, cast, runs, sets, values};
 
 const ALL: [Activation; 5] =
     [Activation::None, Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu];
@@ -41,7 +41,7 @@ fn activations_pass_on_nan_and_infinity() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(runs(32))]
 
     #[test]
     fn unaligned_slices_are_fine(start in 0usize..20, len in 0usize..100, seed in SEEDS) {

@@ -6,7 +6,7 @@ use sd_kernels::{
     PackedConv2d, PackedLinear, Precision, Rows,
 };
 
-use crate::support::{SEEDS, sets, values, weights};
+use crate::support::{SEEDS, runs, sets, values, weights};
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|x| x.to_bits()).collect()
@@ -54,7 +54,7 @@ impl Everything {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(runs(16))]
 
     #[test]
     fn a_batch_is_its_images_bit_for_bit(

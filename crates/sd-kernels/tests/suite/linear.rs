@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use sd_kernels::{Activation, Element, Epilogue, PackedLinear, Precision, Weights};
 
 use crate::reference;
-use crate::support::{SEEDS, assert_close, cast, sets, values, weights};
+use crate::support::{SEEDS, assert_close, cast, runs, sets, values, weights};
 
 const ACTIVATIONS: [Activation; 5] =
     [Activation::None, Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu];
@@ -75,7 +75,7 @@ fn check<I: Element, O: Element>(case: &Case, gated: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(runs(24))]
 
     #[test]
     fn equals_the_reference(case in cases()) {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use sd_kernels::{Activation, Element, NormParams};
 
 use crate::reference;
-use crate::support::{SEEDS, assert_close, cast, sets, values};
+use crate::support::{SEEDS, assert_close, cast, runs, sets, values};
 
 fn group_norm<I: Element, O: Element>(
     [images, pixels, groups, size]: [usize; 4],
@@ -75,7 +75,7 @@ fn softmax<I: Element, O: Element>(rows: usize, width: usize, seed: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(runs(32))]
 
     #[test]
     fn group_norm_equals_the_reference(

@@ -1,10 +1,17 @@
 //! Inputs and comparisons.
 
 use half::bf16;
+use proptest::prelude::ProptestConfig;
 use sd_kernels::{Element, Kernels};
 
 /// Seeds, with room to add to them.
 pub(crate) const SEEDS: std::ops::Range<u64> = 0..1 << 40;
+
+/// Cases of a property: `PROPTEST_CASES` may ask for fewer, where each takes long (valgrind, an emulated processor).
+pub(crate) fn runs(number: u32) -> ProptestConfig {
+    let wanted = std::env::var("PROPTEST_CASES").ok().and_then(|number| number.parse().ok());
+    ProptestConfig::with_cases(number.min(wanted.unwrap_or(number)))
+}
 
 /// Every kernel set that can be tested here.
 pub(crate) fn sets() -> Vec<Kernels> {

@@ -7,7 +7,7 @@ use sd_kernels::{
 };
 
 use crate::reference;
-use crate::support::{SEEDS, assert_close, cast, sets, values, weights};
+use crate::support::{SEEDS, assert_close, cast, runs, sets, values, weights};
 
 #[derive(Debug, Clone, Copy)]
 struct Case {
@@ -115,7 +115,7 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(runs(24))]
 
     #[test]
     fn equals_the_reference(case in cases()) {
