@@ -19,6 +19,7 @@
 pub mod clip;
 mod error;
 mod files;
+mod memory;
 pub mod nn;
 pub mod registry;
 pub mod unet;

@@ -206,6 +206,20 @@ impl Weights {
         if self.device.is_cpu() { DType::F32 } else { self.dtype }
     }
 
+    /// Name and shape of every tensor in the files that a layer can read; nothing for random weights.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        let index = match &*self.source {
+            Source::Files(_, index) => Some(index),
+            Source::Random { .. } => None,
+        };
+        let readable = |dtype| matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
+        index
+            .into_iter()
+            .flatten()
+            .filter(move |(_, location)| readable(location.dtype))
+            .map(|(key, location)| (key.as_str(), location.shape.as_slice()))
+    }
+
     pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
         let key = self.key(name);
         let (files, index) = match &*self.source {

@@ -249,6 +249,31 @@ impl PackedB {
     }
 }
 
+impl Kernels {
+    /// Bytes that a weight of `rows` times `depth` values takes when it is packed, with its bias: what
+    /// [`PackedLinear::bytes`](crate::PackedLinear::bytes) and [`PackedConv2d::bytes`](crate::PackedConv2d::bytes)
+    /// will tell. Saturates.
+    ///
+    /// `rows` counts the weight's rows: twice the outputs of a gated layer. `depth` is the values of a row.
+    pub fn packed_bytes(
+        self,
+        [rows, depth]: [usize; 2],
+        gated: bool,
+        bias: bool,
+        precision: Precision,
+    ) -> usize {
+        let columns = if gated { Columns::Gated } else { Columns::Plain };
+        let (width, depth, value) = match (precision, self.tiles()) {
+            (Precision::Bf16, Some(_)) => (PANEL, depth.next_multiple_of(TILE_DEPTH), size_of::<bf16>()),
+            (Precision::Bf16, None) => (self.panel(), depth, size_of::<bf16>()),
+            (Precision::F32, _) => (self.panel(), depth, size_of::<f32>()),
+        };
+        let bias = if bias { size_of::<f32>() } else { 0 };
+        let columns = panels(rows, columns, width).saturating_mul(width);
+        columns.saturating_mul(depth.saturating_mul(value).saturating_add(bias))
+    }
+}
+
 fn panels(n: usize, columns: Columns, width: usize) -> usize {
     match columns {
         Columns::Plain => n.div_ceil(width),

@@ -149,3 +149,27 @@ fn no_rows_and_no_depth_are_fine() {
         layer.forward::<f32, f32>(empty, 0, &mut [], Epilogue::default()).unwrap();
     }
 }
+
+/// Memory is told before a model is loaded by the rule that it is packed by.
+#[test]
+fn packed_weights_take_the_bytes_that_are_told_before() {
+    for kernels in sets() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            for (rows, depth) in [(1, 1), (4, 36), (16, 32), (33, 31), (320, 77), (770, 33)] {
+                let weight = vec![0.5f32; rows * depth];
+                let values = vec![0.5f32; rows];
+                for bias in [None, Some(Weights::from(&values[..]))] {
+                    let told = |gated| kernels.packed_bytes([rows, depth], gated, bias.is_some(), precision);
+                    let weight = Weights::from(&weight[..]);
+                    let packed = PackedLinear::new(kernels, weight, rows, depth, bias, precision).unwrap();
+                    assert_eq!(packed.bytes(), told(false), "{} {rows} x {depth}", kernels.set());
+                    if rows % 2 == 0 {
+                        let gated =
+                            PackedLinear::gated(kernels, weight, rows / 2, depth, bias, precision).unwrap();
+                        assert_eq!(gated.bytes(), told(true), "{} gated {rows} x {depth}", kernels.set());
+                    }
+                }
+            }
+        }
+    }
+}
