@@ -34,6 +34,7 @@ ABOUT = [
     "emb is what the blocks get (SDXL: plus add_embedding).",
     "vae/image (in -1..1) -> vae/moments (after quant_conv: mean, then logvar) -> vae/mean, vae/logvar (clamped to "
     "-30..20), not scaled. vae/latent (already divided by scaling_factor) -> vae/decoded (not clamped).",
+    "vae/tiled: the same with enable_tiling(): latent -> decoded; decoded clamped to -1..1 -> moments.",
 ]
 
 
@@ -135,7 +136,20 @@ def vae(pipe):
     posterior = pipe.vae.encode(image).latent_dist
     latent = 3 * seeded(402, 1, 4, 4, 6)
     return {"vae/image": image, "vae/moments": posterior.parameters, "vae/mean": posterior.mean,
-            "vae/logvar": posterior.logvar, "vae/latent": latent, "vae/decoded": pipe.vae.decode(latent).sample}
+            "vae/logvar": posterior.logvar, "vae/latent": latent, "vae/decoded": pipe.vae.decode(latent).sample,
+            **tiled_vae(pipe.vae)}
+
+
+def tiled_vae(model):
+    """Three rows of two tiles; the last row is one latent high, the last column is a quarter of a tile wide."""
+    tile = model.tile_latent_min_size
+    latent = 3 * seeded(403, 1, 4, tile // 4 * 6 + 1, tile // 4 * 4)
+    model.enable_tiling()
+    decoded = model.decode(latent).sample
+    moments = model.encode(decoded.clamp(-1, 1)).latent_dist.parameters
+    model.disable_tiling()
+    assert not torch.allclose(decoded, model.decode(latent).sample, atol=1e-3), "tiling made no difference"
+    return {"vae/tiled/latent": latent, "vae/tiled/decoded": decoded, "vae/tiled/moments": moments}
 
 
 def build(name, folder):

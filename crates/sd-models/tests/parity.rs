@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use candle_core::{DType, Device, Tensor};
 use sd_models::clip::{ClipTextConfig, ClipTextModel, ClipTokenizer};
 use sd_models::unet::{AddedCondition, Unet2DConditionModel, UnetConfig};
-use sd_models::vae::AutoencoderKl;
+use sd_models::vae::{AutoencoderKl, Tiles};
 use sd_models::{ModelFiles, Weights};
 use serde_json::Value;
 
@@ -148,6 +148,25 @@ fn the_vae_encodes_and_decodes_like_the_reference() {
         let latents = vae.encode(family.tensor("vae/image")).unwrap();
         family.expect("vae/mean", &latents.mean);
         family.expect("vae/logvar", &latents.logvar);
+    }
+}
+
+#[test]
+fn the_vae_works_in_tiles_like_the_reference() {
+    for name in FAMILIES {
+        let family = Family::open(name);
+        let config = family.files.json("vae/config.json").unwrap();
+        let vae =
+            AutoencoderKl::load(&family.weights("vae", "diffusion_pytorch_model"), config, "vae").unwrap();
+        let tiles = Tiles::of(vae.config());
+        let decoded = family.tensor("vae/tiled/decoded");
+        family.expect(
+            "vae/tiled/decoded",
+            &vae.decode_tiled(family.tensor("vae/tiled/latent"), tiles).unwrap(),
+        );
+        let latents = vae.encode_tiled(&decoded.clamp(-1f32, 1f32).unwrap(), tiles).unwrap();
+        let moments = Tensor::cat(&[&latents.mean, &latents.logvar], 1).unwrap();
+        family.expect("vae/tiled/moments", &moments);
     }
 }
 

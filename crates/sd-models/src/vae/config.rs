@@ -7,6 +7,16 @@ use crate::{Error, Result};
 /// Levels at most: a picture of 128 pixels to one latent is far beyond every known model.
 const MAX_LEVELS: usize = 8;
 
+/// One number for both sides of a picture, or height and width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum SampleSize {
+    /// A square.
+    Side(usize),
+    /// Height and width.
+    Sides([usize; 2]),
+}
+
 /// The configuration of a VAE with the defaults of `diffusers.AutoencoderKL`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
@@ -29,6 +39,8 @@ pub struct VaeConfig {
     pub latent_channels: usize,
     /// Groups of the group norms.
     pub norm_num_groups: usize,
+    /// Height and width of the pictures it was trained on; how large its tiles are.
+    pub sample_size: Option<SampleSize>,
     /// Latents are multiplied by this before diffusion.
     pub scaling_factor: f64,
     /// Subtracted from latents before scaling, where a model has it.
@@ -55,6 +67,7 @@ impl Default for VaeConfig {
             act_fn: "silu".into(),
             latent_channels: 4,
             norm_num_groups: 32,
+            sample_size: None,
             scaling_factor: 0.18215,
             shift_factor: None,
             force_upcast: true,

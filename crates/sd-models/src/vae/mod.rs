@@ -6,6 +6,8 @@ mod config;
 mod decoder;
 mod encoder;
 mod model;
+mod tiling;
 
-pub use config::VaeConfig;
+pub use config::{SampleSize, VaeConfig};
 pub use model::{AutoencoderKl, LatentDistribution};
+pub use tiling::Tiles;

@@ -29,6 +29,11 @@ pub struct LatentDistribution {
 }
 
 impl LatentDistribution {
+    pub(super) fn from_moments(moments: &Tensor) -> Result<Self> {
+        let moments = moments.chunk(2, 1)?;
+        Ok(Self { mean: moments[0].contiguous()?, logvar: moments[1].clamp(-30f32, 20f32)? })
+    }
+
     /// A sample for standard normal `noise` of the same shape.
     ///
     /// # Errors
@@ -74,12 +79,16 @@ impl AutoencoderKl {
     /// # Errors
     /// When shapes do not fit, or on device errors.
     pub fn encode(&self, pixels: &Tensor) -> Result<LatentDistribution> {
+        LatentDistribution::from_moments(&self.moments(pixels)?)
+    }
+
+    /// Means, then logarithms of variances, `(batch, 2 * latent_channels, height, width)`, f32.
+    pub(super) fn moments(&self, pixels: &Tensor) -> Result<Tensor> {
         let mut moments = self.encoder.forward(&FeatureMap::from_nchw(&pixels.to_dtype(self.dtype)?)?)?;
         if let Some(conv) = &self.quant_conv {
             moments = conv.forward(&moments)?;
         }
-        let moments = moments.to_nchw()?.to_dtype(DType::F32)?.chunk(2, 1)?;
-        Ok(LatentDistribution { mean: moments[0].contiguous()?, logvar: moments[1].clamp(-30f32, 20f32)? })
+        Ok(moments.to_nchw()?.to_dtype(DType::F32)?)
     }
 
     /// The picture `(batch, 3, height, width)` of unscaled latents, around -1..=1, f32.
