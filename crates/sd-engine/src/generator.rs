@@ -76,12 +76,19 @@ pub struct GeneratedImages {
     pub timings: GenerationTimings,
     /// What a client should know.
     pub warnings: Vec<String>,
+    /// How they were made beyond what the request says: pairs of name and value, for the files' metadata.
+    pub circumstances: Vec<(&'static str, String)>,
 }
 
 impl GeneratedImages {
     /// Images, without timings.
     pub fn new(images: Vec<Picture>) -> Self {
-        Self { images, timings: GenerationTimings::default(), warnings: Vec::new() }
+        Self {
+            images,
+            timings: GenerationTimings::default(),
+            warnings: Vec::new(),
+            circumstances: Vec::new(),
+        }
     }
 }
 
@@ -104,7 +111,7 @@ pub enum GeneratorError {
     #[error("{0}")]
     Unsupported(String),
     /// The device's memory did not suffice.
-    #[error("out of memory: {0}")]
+    #[error("{0}")]
     OutOfMemory(String),
     /// Anything else.
     #[error("{0}")]

@@ -7,13 +7,18 @@ pub const PARAMETERS_KEY: &str = "parameters";
 /// The text chunk with the request as JSON.
 pub const JSON_KEY: &str = "sd-worker";
 
-/// The texts of one image. `operation` has every value filled in; `seed` is the image's own.
+/// The texts of one image. `operation` has every value filled in; `seed` is the image's own; `circumstances` tell what
+/// else the picture depends on.
 pub(crate) fn texts(
     operation: &Operation,
     parameters: &serde_json::Value,
     seed: u64,
+    circumstances: &[(&'static str, String)],
 ) -> [(&'static str, String); 2] {
-    [(PARAMETERS_KEY, parameters_line(operation, seed)), (JSON_KEY, request(parameters, seed).to_string())]
+    [
+        (PARAMETERS_KEY, parameters_line(operation, seed, circumstances)),
+        (JSON_KEY, request(parameters, seed).to_string()),
+    ]
 }
 
 /// Image k of a batch is the image that its own seed gives alone: that request is told.
@@ -24,7 +29,7 @@ fn request(parameters: &serde_json::Value, seed: u64) -> serde_json::Value {
     request
 }
 
-fn parameters_line(operation: &Operation, seed: u64) -> String {
+fn parameters_line(operation: &Operation, seed: u64, circumstances: &[(&'static str, String)]) -> String {
     let common = operation.common();
     let mut text = common.prompt.clone();
     if !common.negative_prompt.is_empty() {
@@ -45,6 +50,9 @@ fn parameters_line(operation: &Operation, seed: u64) -> String {
     pair("Model", common.model.clone());
     pair("Denoising strength", strength(operation).map(|strength| strength.to_string()));
     pair("Clip skip", Some(common.clip_skip).filter(|skip| *skip > 0).map(|skip| (skip + 1).to_string()));
+    for (key, value) in circumstances {
+        pair(key, Some(value.clone()));
+    }
     pair("Version", Some(concat!("sd-worker ", env!("CARGO_PKG_VERSION")).to_owned()));
     text + "\n" + &pairs.join(", ")
 }

@@ -13,6 +13,9 @@ use crate::generator::{
 use crate::picture::Picture;
 use crate::task::{GenerationTask, Source};
 
+/// What the files' metadata call the side of the tiles that the VAE decoded, in pixels.
+const VAE_TILING: &str = "VAE tiling";
+
 /// Runs jobs on a loaded [`Pipeline`].
 pub struct PipelineGenerator {
     pipeline: Pipeline,
@@ -113,6 +116,7 @@ impl ActiveGeneration for ActivePipeline {
             denoise_ms: finished.timings.denoise.as_millis() as u64,
             decode_ms: finished.timings.decode.as_millis() as u64,
         };
+        images.circumstances.extend(finished.vae_tile.map(|side| (VAE_TILING, side.to_string())));
         Ok(images)
     }
 }
@@ -143,6 +147,7 @@ fn own<A: ToString, B: FromStr + PartialEq>(
 fn failure(error: sd_inference::Error) -> GeneratorError {
     match error {
         sd_inference::Error::InvalidRequest { .. } => GeneratorError::Unsupported(error.to_string()),
+        sd_inference::Error::NotEnoughMemory { .. } => GeneratorError::OutOfMemory(error.to_string()),
         error if error.to_string().to_lowercase().contains("out of memory") => {
             GeneratorError::OutOfMemory(error.to_string())
         }

@@ -99,11 +99,11 @@ impl Ticket {
 
     /// Writes the files and ends the job.
     pub(crate) fn complete(&self, generated: GeneratedImages) {
-        let GeneratedImages { images, timings, warnings } = generated;
+        let GeneratedImages { images, timings, warnings, circumstances } = generated;
         self.warn(warnings);
         let encoding = Instant::now();
         let files: Result<Vec<EventImage>, EncodeError> =
-            (0u64..).zip(&images).map(|(k, picture)| self.file(picture, self.seed.wrapping_add(k))).collect();
+            (0u64..).zip(&images).map(|(k, picture)| self.file(picture, k, &circumstances)).collect();
         match files {
             Ok(images) => self.sink.end(Outcome::Completed {
                 images,
@@ -119,10 +119,17 @@ impl Ticket {
         }
     }
 
-    fn file(&self, picture: &Picture, seed: u64) -> Result<EventImage, EncodeError> {
+    /// The file of image `index`.
+    fn file(
+        &self,
+        picture: &Picture,
+        index: u64,
+        circumstances: &[(&'static str, String)],
+    ) -> Result<EventImage, EncodeError> {
+        let seed = self.seed.wrapping_add(index);
         let Described { operation, parameters } = &*self.described;
         let texts = match self.output.metadata {
-            true => metadata::texts(operation, parameters, seed).to_vec(),
+            true => metadata::texts(operation, parameters, seed, circumstances).to_vec(),
             false => Vec::new(),
         };
         Ok(EventImage {

@@ -30,6 +30,16 @@ pub enum Error {
     /// The model's files are missing, broken or of a kind that is not read here.
     #[error(transparent)]
     Model(#[from] sd_models::Error),
+    /// The model, or a picture of the size asked for, would not fit into memory. Nothing was read or computed.
+    #[error("not enough memory: {what}, but {room}; {advice}")]
+    NotEnoughMemory {
+        /// What needs how much.
+        what: String,
+        /// How much there is.
+        room: String,
+        /// What to do about it.
+        advice: String,
+    },
     /// The sampler could not be set up or stepped.
     #[error(transparent)]
     Scheduler(#[from] SchedulerError),

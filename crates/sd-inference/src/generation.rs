@@ -7,8 +7,9 @@ use candle_core::{DType, Tensor};
 use image::RgbImage;
 use sd_models::nn::Workspace;
 use sd_models::unet::AddedCondition;
+use sd_models::vae::Tiles;
 
-use crate::pipeline::{Parts, TextConditioning};
+use crate::pipeline::{Parts, TextConditioning, Work};
 use crate::rng::{BatchNoise, NoiseSource};
 use crate::schedulers::{Sampler, Scheduler, SchedulerOptions};
 use crate::{Error, GenerationRequest, Result};
@@ -27,6 +28,8 @@ pub struct Generation {
     seed: u64,
     width: usize,
     height: usize,
+    /// The tiles that the VAE decodes; `None`: the whole picture at once.
+    tiles: Option<Tiles>,
     notes: Vec<String>,
     timings: Timings,
     /// Keeps the UNet's memory from the first step to the last.
@@ -71,6 +74,8 @@ pub struct Finished {
     pub images: Vec<(RgbImage, u64)>,
     /// How long the parts took.
     pub timings: Timings,
+    /// The side in pixels of the tiles that the VAE decoded, if it did not decode the whole picture at once.
+    pub vae_tile: Option<usize>,
 }
 
 impl Generation {
@@ -94,6 +99,10 @@ impl Generation {
                 format!("at most {max_clip_skip} for this model"),
             ));
         }
+        let guided = guidance_scale > 1.0;
+        let batch = request.num_images.saturating_mul(if guided { 2 } else { 1 });
+        let work = Work { width, height, batch };
+        let plan = parts.budget.check_work(parts.unet.config(), parts.vae.config(), work)?;
         let scheduler = parts.scheduler.start(&SchedulerOptions {
             steps: request.steps.unwrap_or(info.default_steps),
             sampler: request.sampler,
@@ -103,7 +112,6 @@ impl Generation {
         })?;
 
         let start = Instant::now();
-        let guided = guidance_scale > 1.0;
         let positive = parts.text.encode(&request.prompt, request.clip_skip)?;
         let negative = match guided {
             true => Some(parts.text.encode_negative(
@@ -113,12 +121,20 @@ impl Generation {
             )?),
             false => None,
         };
-        let notes = match positive.dropped_tokens {
-            0 => Vec::new(),
-            dropped => vec![format!(
+        let mut notes = Vec::new();
+        if positive.dropped_tokens > 0 {
+            let dropped = positive.dropped_tokens;
+            notes.push(format!(
                 "the prompt is too long for the text encoder: its last {dropped} tokens were ignored"
-            )],
-        };
+            ));
+        }
+        if let Some(tiles) = plan.tiles {
+            let side = tiles.pixels();
+            notes.push(format!(
+                "the VAE decodes in tiles of {side} pixels to save memory; the picture differs a little from one \
+                 decoded at once"
+            ));
+        }
         let condition = Condition::new(&positive, negative.as_ref(), request.num_images, width, height)?;
         parts.device.synchronize()?;
         let timings = Timings { text_encode: start.elapsed(), ..Timings::default() };
@@ -138,6 +154,7 @@ impl Generation {
             seed: request.seed,
             width,
             height,
+            tiles: plan.tiles,
             notes,
             timings,
             workspace: None,
@@ -193,7 +210,11 @@ impl Generation {
         let vae = &self.parts.vae;
         let latents = vae.unscale(&self.latents)?;
         // One by one: the decoder's memory is that of one image however many there are.
-        (0..latents.dim(0)?).map(|index| to_image(&vae.decode(&latents.narrow(0, index, 1)?)?)).collect()
+        let decode = |latents: &Tensor| match self.tiles {
+            Some(tiles) => vae.decode_tiled(latents, tiles),
+            None => vae.decode(latents),
+        };
+        (0..latents.dim(0)?).map(|index| to_image(&decode(&latents.narrow(0, index, 1)?)?)).collect()
     }
 
     /// Decodes the latents and ends the generation.
@@ -205,7 +226,7 @@ impl Generation {
         let images = self.decode()?.into_iter().zip(0u64..);
         let images = images.map(|(image, index)| (image, self.seed.wrapping_add(index))).collect();
         self.timings.decode = start.elapsed();
-        Ok(Finished { images, timings: self.timings })
+        Ok(Finished { images, timings: self.timings, vae_tile: self.tiles.map(Tiles::pixels) })
     }
 
     /// The current latents `(num_images, channels, height, width)`, f32.

@@ -33,7 +33,10 @@ pub mod schedulers;
 pub use candle_core::{DType, Device};
 pub use error::{Error, Result};
 pub use generation::{Finished, Generation, Step, Timings};
-pub use pipeline::{LoadOptions, ModelDefaults, ModelSource, Pipeline, PipelineInfo, RandomModel};
+pub use pipeline::{
+    LoadOptions, MemoryEstimate, MemoryLimit, ModelDefaults, ModelSource, Pipeline, PipelineInfo,
+    RandomModel, VaeTiling,
+};
 pub use request::GenerationRequest;
 pub use sd_models::nn::{cpu_kernels, cpu_kernels_report, cpu_multiplies_bf16};
 pub use sd_models::{

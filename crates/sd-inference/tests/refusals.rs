@@ -1,11 +1,14 @@
-//! Models that cannot work are refused when they are loaded, by file and field.
+//! Models that cannot work are refused when they are loaded, by file and field; models and pictures that do not fit into
+//! memory, with figures.
 
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;
 
-use sd_inference::{Error, LoadOptions, ModelSource, Pipeline};
+use sd_inference::{
+    DType, Error, GenerationRequest, LoadOptions, MemoryLimit, ModelSource, Pipeline, RandomModel, VaeTiling,
+};
 use serde_json::{Value, json};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/sd15/model");
@@ -50,5 +53,91 @@ fn a_configuration_that_makes_no_model_is_refused_by_file_and_field() {
         let message = error.to_string();
         assert!(message.contains(file) && message.contains(&format!("`{field}`")), "{message}");
         fs::write(&path, original).unwrap();
+    }
+}
+
+fn limited(bytes: u64) -> LoadOptions {
+    LoadOptions { memory: MemoryLimit::Bytes(bytes), ..LoadOptions::default() }
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_refused_before_it_is_loaded() {
+    let source = ModelSource::folder(MODEL).unwrap();
+    let needed = Pipeline::estimate_memory(&source, &LoadOptions::default()).unwrap();
+    assert!(Pipeline::load(&source, &limited(needed.total())).is_ok());
+    let Err(error) = Pipeline::load(&source, &limited(needed.total() - 1)) else { panic!("it was loaded") };
+    assert!(matches!(error, Error::NotEnoughMemory { .. }), "{error}");
+    let message = error.to_string();
+    for part in ["fixtures/sd15/model in f32", "weights", "64x64", "the limit is", "bf16"] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+    // A smaller picture takes less, and half as wide weights too.
+    let smaller = LoadOptions { width: Some(32), height: Some(32), ..limited(needed.total() - 1) };
+    assert!(Pipeline::load(&source, &smaller).is_ok());
+    let halved = LoadOptions { dtype: DType::BF16, ..limited(needed.total() - 1) };
+    assert!(Pipeline::load(&source, &halved).is_ok());
+}
+
+#[test]
+fn a_picture_that_does_not_fit_is_refused_before_it_is_begun() {
+    let source = ModelSource::folder(MODEL).unwrap();
+    let needed = Pipeline::estimate_memory(&source, &LoadOptions::default()).unwrap();
+    let pipeline = Pipeline::load(&source, &limited(needed.total())).unwrap();
+    let request = GenerationRequest { steps: Some(1), ..GenerationRequest::new("a circle") };
+    assert!(pipeline.begin(&request).is_ok());
+    for request in [
+        GenerationRequest { width: Some(512), height: Some(256), ..request.clone() },
+        GenerationRequest { num_images: 64, ..request.clone() },
+    ] {
+        let Err(error) = pipeline.begin(&request) else { panic!("accepted: {request:?}") };
+        assert!(matches!(error, Error::NotEnoughMemory { .. }), "{error}");
+        assert!(error.to_string().contains("width") && error.to_string().contains("height"), "{error}");
+    }
+    // Without guidance the UNet works on half as much at once.
+    let pair = GenerationRequest { num_images: 2, guidance_scale: Some(1.0), ..request };
+    assert!(pipeline.begin(&pair).is_ok());
+}
+
+/// The weights of full-size models, told without making them: a byte more or less than it takes is no matter, a
+/// wrong table of parameters is.
+#[test]
+fn full_size_models_are_estimated_without_loading_them() {
+    for (model, dtype, gigabytes) in [
+        (RandomModel::Sd15, DType::F32, 4.26),
+        (RandomModel::Sd15, DType::BF16, 2.21),
+        (RandomModel::Sd21, DType::F32, 5.16),
+        (RandomModel::Sdxl, DType::F32, 13.88),
+        (RandomModel::Sdxl, DType::BF16, 7.14),
+    ] {
+        let options = LoadOptions { dtype, memory: MemoryLimit::Off, ..LoadOptions::default() };
+        let told = Pipeline::estimate_memory(&ModelSource::Random(model), &options).unwrap();
+        let found = told.weights as f64 / 1e9;
+        assert!((found - gigabytes).abs() < 0.01, "{} in {dtype:?}: {found} GB", model.name());
+    }
+}
+
+#[test]
+fn pictures_say_whether_they_were_decoded_in_tiles() {
+    let source = ModelSource::folder(MODEL).unwrap();
+    for (vae_tiling, side, tile) in [
+        (VaeTiling::Auto, 128, None),
+        (VaeTiling::Always, 128, Some(64)),
+        (VaeTiling::Always, 64, None),
+        (VaeTiling::Never, 128, None),
+    ] {
+        let pipeline =
+            Pipeline::load(&source, &LoadOptions { vae_tiling, ..LoadOptions::default() }).unwrap();
+        let request = GenerationRequest {
+            steps: Some(1),
+            width: Some(side),
+            height: Some(side),
+            ..GenerationRequest::new("a circle")
+        };
+        let mut generation = pipeline.begin(&request).unwrap();
+        assert_eq!(generation.notes().iter().any(|note| note.contains("tiles")), tile.is_some());
+        while generation.step().unwrap().is_some() {}
+        let finished = generation.finish().unwrap();
+        assert_eq!(finished.vae_tile, tile, "{vae_tiling:?} at {side} pixels");
+        assert_eq!(finished.images[0].0.dimensions(), (side as u32, side as u32));
     }
 }

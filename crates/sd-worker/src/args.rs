@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use operations_contract::{RngKind, Sampler, Schedule};
-use sd_inference::RandomModel;
+use sd_inference::machine::parse_bytes;
+use sd_inference::{MemoryLimit, RandomModel};
 
 /// More threads than any machine has cores.
 const MAX_THREADS: i64 = 1024;
@@ -63,6 +64,31 @@ pub(crate) struct ModelArgs {
     /// The number format of the weights.
     #[arg(long, env = "SD_WORKER_DTYPE", value_enum, default_value_t = DtypeName::Auto)]
     pub(crate) dtype: DtypeName,
+    /// How much memory model and work may take on the CPU: bytes, `1.5GB`, `2GiB`, or `off` for no limit [default: what
+    /// the machine has left].
+    #[arg(long, env = "SD_WORKER_MEMORY_LIMIT", value_name = "BYTES|off", value_parser = memory_limit)]
+    pub(crate) memory_limit: Option<MemoryLimit>,
+    /// When the VAE decodes in tiles: less memory, and a picture that differs a little.
+    #[arg(long, env = "SD_WORKER_VAE_TILING", value_enum, default_value_t = TilingName::Auto)]
+    pub(crate) vae_tiling: TilingName,
+}
+
+fn memory_limit(text: &str) -> Result<MemoryLimit, String> {
+    match text {
+        "off" => Ok(MemoryLimit::Off),
+        bytes => parse_bytes(bytes).map(MemoryLimit::Bytes),
+    }
+}
+
+/// When the VAE decodes in tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TilingName {
+    /// When a picture at once would take more than 4 GiB, or than three quarters of the memory there is.
+    Auto,
+    /// Whenever a picture is larger than one tile.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// A device by its name.

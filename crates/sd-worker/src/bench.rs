@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use sd_inference::{Generation, GenerationRequest, ModelSource, Pipeline};
+use sd_inference::{Generation, GenerationRequest, LoadOptions, ModelSource, Pipeline};
 use serde::Serialize;
 
 use crate::args::{BenchArgs, BenchPart};
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         Some(random) => (ModelSource::Random(random), format!("random {}", random.name())),
         None => (model::source(&args.model.model)?, args.model.model.clone()),
     };
-    let options = model::options(&args.model)?;
+    let options = LoadOptions { width: args.size, height: args.size, ..model::options(&args.model)? };
     let start = Instant::now();
     let pipeline = Pipeline::load(&source, &options)?;
     let load = start.elapsed();

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
 
     let worker = Worker::new(1);
     let (router, models) = (worker.router.clone(), worker.models.clone());
-    let engine = worker.start(model::load(&args.model)?, &args.model.model)?;
+    let engine = worker.start(model::load(&args.model, [args.width, args.height])?, &args.model.model)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -105,7 +105,12 @@ async fn follow(router: &JobRouter, id: &JobId, quiet: bool) -> Result<Done, Fai
                     (Terminator::Cancelled, ..) => {
                         Err(Failure { kind: Kind::Interrupted, message: "interrupted".into() })
                     }
-                    (_, _, Some(detail)) if detail.code == ErrorCode::UnsupportedOperation => {
+                    (_, _, Some(detail))
+                        if matches!(
+                            detail.code,
+                            ErrorCode::UnsupportedOperation | ErrorCode::OutOfMemory
+                        ) =>
+                    {
                         Err(Failure::refused(detail.message))
                     }
                     (_, _, Some(detail)) => Err(Failure::failed(detail.message)),

@@ -1,8 +1,8 @@
 //! From the flags that name a model to a loaded pipeline.
 
-use sd_inference::{DType, Device, LoadOptions, ModelSource, Pipeline, registry};
+use sd_inference::{DType, Device, LoadOptions, ModelSource, Pipeline, VaeTiling, registry};
 
-use crate::args::{DeviceName, DtypeName, ModelArgs};
+use crate::args::{DeviceName, DtypeName, ModelArgs, TilingName};
 use crate::demo;
 use crate::exit::Failure;
 
@@ -30,12 +30,24 @@ pub(crate) fn options(args: &ModelArgs) -> Result<LoadOptions, Failure> {
         DtypeName::Bf16 => DType::BF16,
         DtypeName::F16 => DType::F16,
     };
-    Ok(LoadOptions { device, dtype })
+    Ok(LoadOptions {
+        device,
+        dtype,
+        memory: args.memory_limit.unwrap_or_default(),
+        vae_tiling: match args.vae_tiling {
+            TilingName::Auto => VaeTiling::Auto,
+            TilingName::Always => VaeTiling::Always,
+            TilingName::Never => VaeTiling::Never,
+        },
+        ..LoadOptions::default()
+    })
 }
 
-/// Loads the model that the flags name.
-pub(crate) fn load(args: &ModelArgs) -> Result<Pipeline, Failure> {
-    let pipeline = Pipeline::load(&source(&args.model)?, &options(args)?)?;
+/// Loads the model that the flags name. Memory must suffice for pictures of `size`, where that is known.
+pub(crate) fn load(args: &ModelArgs, size: [Option<u32>; 2]) -> Result<Pipeline, Failure> {
+    let [width, height] = size.map(|side| side.map(|side| side as usize));
+    let options = LoadOptions { width, height, ..options(args)? };
+    let pipeline = Pipeline::load(&source(&args.model)?, &options)?;
     for note in &pipeline.info().notes {
         tracing::warn!("{note}");
     }

@@ -115,6 +115,14 @@ fn mistakes_end_with_exit_code_2_and_leave_nothing_behind() {
             "invalid value '0' for '--threads <N>': 0 is not in 1..=1024",
         ),
         (vec!["generate", "x", "--threads", "100000"], "'--threads <N>': 100000 is not in 1..=1024"),
+        (vec!["generate", "x", "--memory-limit", "1MB"], "not enough memory: demo in f32 needs"),
+        (
+            vec!["generate", "x", "--memory-limit", "20MB", "--num-images", "8"],
+            "not enough memory: width 64 and",
+        ),
+        (vec!["generate", "x", "--memory-limit", "much"], "--memory-limit"),
+        (vec!["bench", "--random", "sdxl", "--memory-limit", "4GB"], "GB of weights"),
+        (vec!["generate", "x", "--vae-tiling", "maybe"], "maybe"),
         (vec!["generate"], "PROMPT"),
         (vec!["paint", "x"], "paint"),
         (vec!["serve", "--listen", "0.0.0.0:0"], "token"),
@@ -186,6 +194,19 @@ fn bench_measures_what_it_is_asked_for() {
     assert_eq!(report["picture_steps"], 3);
     let gflop = |part: &str| parts[part]["gflop"].as_f64().unwrap();
     assert!(gflop("picture") > gflop("decode"), "{report}");
+}
+
+#[test]
+fn a_picture_decoded_in_tiles_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        ["generate", "a star", "--steps=1", "--width=128", "--vae-tiling=always", "--output=t.png"];
+    let output = sd_worker(&arguments, folder.path());
+    let message = text(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    assert!(message.contains("in tiles of 64 pixels"), "{message}");
+    let file = text(&std::fs::read(folder.path().join("t.png")).unwrap());
+    assert!(file.contains("VAE tiling: 64"), "the metadata do not tell");
 }
 
 /// Whatever kernels a machine has, it draws the same picture as a processor with none of the faster ones.

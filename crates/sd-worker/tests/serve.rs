@@ -165,6 +165,20 @@ fn a_token_guards_the_jobs_and_not_the_health() {
     assert_eq!(service.send("GET", "/v1/jobs", "authorization: Bearer tr0ub4dor\r\n", "").0, 200);
 }
 
+#[test]
+fn a_picture_beyond_the_memory_fails_alone_and_with_figures() {
+    let service = Service::start(&["--memory-limit", "30MB"]);
+    let large = json!({"operation": "image_generation", "prompt": "a star", "width": 1024, "height": 1024});
+    let (status, accepted) = service.submit(&large);
+    assert_eq!(status, 202, "{accepted}");
+    let story = service.get(accepted["sse_url"].as_str().unwrap()).1;
+    for part in ["out_of_memory", "width 1024 and height 1024 need", "of the limit of 30 MB"] {
+        assert!(story.contains(part), "{part} is not in {story}");
+    }
+    let (_, accepted) = service.submit(&job(1));
+    assert!(service.get(accepted["sse_url"].as_str().unwrap()).1.contains("data: [DONE]"));
+}
+
 /// One pool of the size asked for: no library below starts another, whatever its own variables say.
 #[test]
 #[cfg(target_os = "linux")]

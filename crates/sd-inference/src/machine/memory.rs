@@ -60,7 +60,8 @@ impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.0 as f64;
         match self.0 {
-            0..100_000_000 => write!(f, "{:.1} MB", bytes / 1e6),
+            0..10_000_000 => write!(f, "{:.1} MB", bytes / 1e6),
+            10_000_000..1_000_000_000 => write!(f, "{:.0} MB", bytes / 1e6),
             _ => write!(f, "{:.2} GB", bytes / 1e9),
         }
     }
@@ -117,6 +118,7 @@ mod tests {
         let memory = Memory { available: 5_120_000_000, group_limit: Some(6_000_000_000) };
         assert_eq!(memory.to_string(), "5.12 GB (below the control group's limit of 6.00 GB)");
         assert_eq!(Bytes(8_100_000).to_string(), "8.1 MB");
+        assert_eq!(Bytes(500_400_000).to_string(), "500 MB");
     }
 
     #[test]

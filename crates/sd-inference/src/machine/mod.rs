@@ -8,6 +8,7 @@ mod cgroup;
 mod memory;
 mod threads;
 
+pub(crate) use memory::Bytes;
 pub use memory::{Memory, available_memory, parse_bytes};
 pub use threads::{Threads, available_threads};
 

@@ -8,12 +8,14 @@ use serde::Deserialize;
 
 use super::random::RandomModel;
 use super::text::TextEncoders;
-use super::{ModelDefaults, Parts, PipelineInfo};
+use super::{Budget, MemoryEstimate, MemoryLimit, ModelDefaults, Parts, PipelineInfo, VaeTiling, Work};
 use crate::schedulers::SchedulerConfig;
 use crate::{Error, Result};
 
 /// The name of the weight files of UNet and VAE.
-const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
+pub(super) const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
+/// The name of the weight files of text encoders.
+pub(super) const TEXT_STEM: &str = "model";
 /// Pictures are cut into latents of at least this many pixels a side, as in the reference's check.
 const MIN_SIZE_MULTIPLE: usize = 8;
 
@@ -43,12 +45,27 @@ pub struct LoadOptions {
     pub device: Device,
     /// The number format of the weights and activations.
     pub dtype: DType,
+    /// How much memory may be taken.
+    pub memory: MemoryLimit,
+    /// The width in pixels of pictures that the memory must suffice for; `None`: the model's own.
+    pub width: Option<usize>,
+    /// Their height, likewise.
+    pub height: Option<usize>,
+    /// When the VAE decodes in tiles.
+    pub vae_tiling: VaeTiling,
 }
 
 impl Default for LoadOptions {
-    /// The CPU in f32, which is the reference's precision.
+    /// The CPU in f32, which is the reference's precision, within the memory that the machine has.
     fn default() -> Self {
-        Self { device: Device::Cpu, dtype: DType::F32 }
+        Self {
+            device: Device::Cpu,
+            dtype: DType::F32,
+            memory: MemoryLimit::default(),
+            width: None,
+            height: None,
+            vae_tiling: VaeTiling::default(),
+        }
     }
 }
 
@@ -69,11 +86,20 @@ pub(super) struct Opened<'a> {
 impl Opened<'_> {
     /// The tensors of the part in `folder`.
     pub(super) fn weights(&self, folder: &str, stem: &str) -> Result<Weights> {
-        let LoadOptions { device, dtype } = self.options;
+        let LoadOptions { device, dtype, .. } = self.options;
         Ok(match self.source {
             ModelSource::Files(files) => Weights::open(files, folder, stem, device, *dtype)?,
             ModelSource::Random(_) => Weights::random(seed_of(folder), device, *dtype),
         })
+    }
+
+    /// The memory that the weights of the part in `folder` will take, in bytes.
+    pub(super) fn loaded_bytes(&self, folder: &str, stem: &str) -> Result<u64> {
+        let dtype = self.options.dtype;
+        match self.source {
+            ModelSource::Files(_) => Ok(self.weights(folder, stem)?.loaded_bytes()),
+            ModelSource::Random(model) => Ok(model.loaded_bytes(folder, dtype.size_in_bytes())),
+        }
     }
 
     /// The text of the JSON file `relative`.
@@ -102,6 +128,16 @@ impl Opened<'_> {
         }
     }
 
+    /// What error messages call the model and its number format.
+    pub(super) fn name(&self) -> String {
+        let name = match self.source {
+            ModelSource::Files(ModelFiles::Folder(path)) => path.display().to_string(),
+            ModelSource::Files(ModelFiles::Embedded { name, .. }) => (*name).to_owned(),
+            ModelSource::Random(model) => format!("random {}", model.name()),
+        };
+        format!("{name} in {}", dtype_name(self.options.dtype))
+    }
+
     /// What error messages call the file.
     pub(super) fn describe(&self, relative: &str) -> String {
         match self.source {
@@ -111,104 +147,146 @@ impl Opened<'_> {
     }
 }
 
-pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts> {
-    let opened = Opened { source, options };
-    if options.device.is_cpu() && !matches!(options.dtype, DType::F32 | DType::BF16) {
-        return Err(Error::InvalidRequest {
-            field: "dtype",
-            value: format!("{:?}", options.dtype).to_lowercase(),
-            limit: "f32 or bf16 on the cpu; f16 needs a GPU".into(),
-        });
-    }
-    let index: ModelIndex = opened.json("model_index.json")?;
-    let family = match index.class_name.as_str() {
-        "StableDiffusionPipeline" => "stable-diffusion",
-        "StableDiffusionXLPipeline" => "stable-diffusion-xl",
-        other => {
+/// What a folder says of itself, read and checked before any weight is.
+struct Described {
+    index: ModelIndex,
+    family: &'static str,
+    unet: UnetConfig,
+    vae: VaeConfig,
+    defaults: ModelDefaults,
+    budget: Budget,
+}
+
+impl Described {
+    fn read(opened: &Opened<'_>) -> Result<Self> {
+        let options = opened.options;
+        if options.device.is_cpu() && !matches!(options.dtype, DType::F32 | DType::BF16) {
+            return Err(Error::InvalidRequest {
+                field: "dtype",
+                value: format!("{:?}", options.dtype).to_lowercase(),
+                limit: "f32 or bf16 on the cpu; f16 needs a GPU".into(),
+            });
+        }
+        let index: ModelIndex = opened.json("model_index.json")?;
+        let family = match index.class_name.as_str() {
+            "StableDiffusionPipeline" => "stable-diffusion",
+            "StableDiffusionXLPipeline" => "stable-diffusion-xl",
+            other => {
+                return Err(Error::UnsupportedModel {
+                    model: opened.describe("model_index.json"),
+                    reason: format!(
+                        "the pipeline class is `{other}`; StableDiffusionPipeline and StableDiffusionXLPipeline can \
+                         be run"
+                    ),
+                });
+            }
+        };
+        let unet: UnetConfig = opened.json("unet/config.json")?;
+        unet.check(&opened.describe("unet/config.json"))?;
+        let vae: VaeConfig = opened.json("vae/config.json")?;
+        vae.check(&opened.describe("vae/config.json"))?;
+        if unet.in_channels != vae.latent_channels {
             return Err(Error::UnsupportedModel {
-                model: opened.describe("model_index.json"),
+                model: opened.describe("unet/config.json"),
                 reason: format!(
-                    "the pipeline class is `{other}`; StableDiffusionPipeline and StableDiffusionXLPipeline can be run"
+                    "`in_channels` is {} but the VAE has {} latent channels; inpainting models cannot be run yet",
+                    unet.in_channels, vae.latent_channels
                 ),
             });
         }
-    };
-    let unet_config: UnetConfig = opened.json("unet/config.json")?;
-    unet_config.check(&opened.describe("unet/config.json"))?;
-    let vae_config: VaeConfig = opened.json("vae/config.json")?;
-    vae_config.check(&opened.describe("vae/config.json"))?;
+        let defaults = match opened.contains("sd-worker.json") {
+            true => opened.json("sd-worker.json")?,
+            false => ModelDefaults::default(),
+        };
+        Ok(Self { index, family, unet, vae, defaults, budget: Budget::new(opened)? })
+    }
+
+    /// Width and height where a request gives none.
+    fn default_size(&self) -> (usize, usize) {
+        let native = self.unet.sample_size.unwrap_or(64).saturating_mul(self.vae.scale_factor());
+        (self.defaults.default_width.unwrap_or(native), self.defaults.default_height.unwrap_or(native))
+    }
+
+    /// The work on one picture with guidance.
+    fn usual_work(&self, options: &LoadOptions) -> Work {
+        let (width, height) = self.default_size();
+        Work { width: options.width.unwrap_or(width), height: options.height.unwrap_or(height), batch: 2 }
+    }
+}
+
+pub(super) fn estimate_memory(source: &ModelSource, options: &LoadOptions) -> Result<MemoryEstimate> {
+    let described = Described::read(&Opened { source, options })?;
+    let Described { unet, vae, budget, .. } = &described;
+    Ok(budget.estimate(unet, vae, described.usual_work(options)))
+}
+
+pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts> {
+    let opened = Opened { source, options };
+    let described = Described::read(&opened)?;
+    let work = described.usual_work(options);
+    described.budget.check_model(&described.unet, &described.vae, work, &opened.name())?;
+
     let mut scheduler = SchedulerConfig::from_json(&opened.text("scheduler/scheduler_config.json")?)?;
-    if family == "stable-diffusion" {
+    if described.family == "stable-diffusion" {
         // The reference corrects two settings that early checkpoints were saved without; its XL pipeline does not.
         scheduler = scheduler.with_stable_diffusion_fixes();
     }
-    if unet_config.in_channels != vae_config.latent_channels {
-        return Err(Error::UnsupportedModel {
-            model: opened.describe("unet/config.json"),
-            reason: format!(
-                "`in_channels` is {} but the VAE has {} latent channels; inpainting models cannot be run yet",
-                unet_config.in_channels, vae_config.latent_channels
-            ),
-        });
-    }
-
-    let text = TextEncoders::load(&opened, index.force_zeros_for_empty_prompt)?;
-    if text.width() != unet_config.text_width() {
+    let text = TextEncoders::load(&opened, described.index.force_zeros_for_empty_prompt)?;
+    if text.width() != described.unet.text_width() {
         return Err(Error::UnsupportedModel {
             model: opened.describe("unet/config.json"),
             reason: format!(
                 "`cross_attention_dim` is {}, but the text encoders give {}",
-                unet_config.text_width(),
+                described.unet.text_width(),
                 text.width()
             ),
         });
     }
-    let info = describe(&opened, family, &text, &unet_config, &vae_config, &scheduler)?;
+    let info = info(options, &described, &text, &scheduler)?;
+    let Described { unet, vae, budget, .. } = described;
     let unet = Unet2DConditionModel::load(
         &opened.weights("unet", DIFFUSION_STEM)?,
-        unet_config,
+        unet,
         &opened.describe("unet/config.json"),
     )?;
     let vae = AutoencoderKl::load(
         &opened.weights("vae", DIFFUSION_STEM)?,
-        vae_config,
+        vae,
         &opened.describe("vae/config.json"),
     )?;
-    Ok(Parts { text, unet, vae, scheduler, info, device: options.device.clone() })
+    Ok(Parts { text, unet, vae, scheduler, info, budget, device: options.device.clone() })
 }
 
-fn describe(
-    opened: &Opened<'_>,
-    family: &'static str,
+fn info(
+    options: &LoadOptions,
+    described: &Described,
     text: &TextEncoders,
-    unet: &UnetConfig,
-    vae: &VaeConfig,
     scheduler: &SchedulerConfig,
 ) -> Result<PipelineInfo> {
-    let defaults: ModelDefaults = match opened.contains("sd-worker.json") {
-        true => opened.json("sd-worker.json")?,
-        false => ModelDefaults::default(),
-    };
-    let native = unet.sample_size.unwrap_or(64).saturating_mul(vae.scale_factor());
+    let (default_width, default_height) = described.default_size();
     let (default_sampler, note) = scheduler.default_sampler()?;
     Ok(PipelineInfo {
-        family,
-        device: device_name(&opened.options.device),
-        dtype: match opened.options.dtype {
-            DType::F16 => "f16",
-            DType::BF16 => "bf16",
-            _ => "f32",
-        },
-        size_multiple: vae.scale_factor().max(MIN_SIZE_MULTIPLE),
+        family: described.family,
+        device: device_name(&options.device),
+        dtype: dtype_name(options.dtype),
+        size_multiple: described.vae.scale_factor().max(MIN_SIZE_MULTIPLE),
         max_clip_skip: text.max_clip_skip(),
-        default_width: defaults.default_width.unwrap_or(native),
-        default_height: defaults.default_height.unwrap_or(native),
-        default_steps: defaults.default_steps.unwrap_or(20),
-        default_guidance_scale: defaults.default_guidance_scale.unwrap_or(7.5),
+        default_width,
+        default_height,
+        default_steps: described.defaults.default_steps.unwrap_or(20),
+        default_guidance_scale: described.defaults.default_guidance_scale.unwrap_or(7.5),
         default_schedule: scheduler.default_schedule(default_sampler)?,
         default_sampler,
         notes: note.into_iter().collect(),
     })
+}
+
+fn dtype_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "f16",
+        DType::BF16 => "bf16",
+        _ => "f32",
+    }
 }
 
 fn device_name(device: &Device) -> String {

@@ -2,6 +2,7 @@
 
 mod info;
 mod load;
+mod memory;
 mod random;
 mod text;
 
@@ -13,6 +14,8 @@ use sd_models::vae::AutoencoderKl;
 
 pub use info::{ModelDefaults, PipelineInfo};
 pub use load::{LoadOptions, ModelSource};
+pub(crate) use memory::{Budget, Work};
+pub use memory::{MemoryEstimate, MemoryLimit, VaeTiling};
 pub use random::RandomModel;
 pub(crate) use text::{TextConditioning, TextEncoders};
 
@@ -36,6 +39,7 @@ pub(crate) struct Parts {
     pub(crate) vae: AutoencoderKl,
     pub(crate) scheduler: SchedulerConfig,
     pub(crate) info: PipelineInfo,
+    pub(crate) budget: Budget,
     pub(crate) device: Device,
 }
 
@@ -44,15 +48,25 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::Model`](crate::Error::Model) and [`Error::UnsupportedModel`](crate::Error::UnsupportedModel) when the
-    /// files are not a model that this crate can run; device errors.
+    /// files are not a model that this crate can run; [`Error::NotEnoughMemory`](crate::Error::NotEnoughMemory) before
+    /// anything is read when it would not fit; device errors.
     pub fn load(source: &ModelSource, options: &LoadOptions) -> Result<Self> {
         Ok(Self { parts: Arc::new(load::load(source, options)?) })
+    }
+
+    /// The memory that the model would take, and one picture with guidance. Reads only headers.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`], except for device errors and missing memory.
+    pub fn estimate_memory(source: &ModelSource, options: &LoadOptions) -> Result<MemoryEstimate> {
+        load::estimate_memory(source, options)
     }
 
     /// Encodes the prompts and prepares the noise; the images come out of stepping the result.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`](crate::Error::InvalidRequest) names the field that this model cannot do.
+    /// [`Error::InvalidRequest`](crate::Error::InvalidRequest) names the field that this model cannot do;
+    /// [`Error::NotEnoughMemory`](crate::Error::NotEnoughMemory) when a picture of this size would not fit.
     pub fn begin(&self, request: &GenerationRequest) -> Result<Generation> {
         Generation::begin(Arc::clone(&self.parts), request)
     }

@@ -42,8 +42,9 @@ impl RandomModel {
             (Self::Sd15, "unet/config.json") => UNET_SD15,
             (Self::Sd21, "unet/config.json") => UNET_SD21,
             (Self::Sdxl, "unet/config.json") => UNET_SDXL,
+            (Self::Sd15, "vae/config.json") => VAE_SD15,
+            (Self::Sd21, "vae/config.json") => VAE_SD21,
             (Self::Sdxl, "vae/config.json") => VAE_SDXL,
-            (_, "vae/config.json") => VAE,
             (Self::Sd15, "scheduler/scheduler_config.json") => SCHEDULER_SD15,
             (Self::Sd21, "scheduler/scheduler_config.json") => SCHEDULER_SD21,
             (Self::Sdxl, "scheduler/scheduler_config.json") => SCHEDULER_SDXL,
@@ -54,6 +55,25 @@ impl RandomModel {
     /// Whether the folder of this model has `file`.
     pub(super) fn has(self, file: &str) -> bool {
         self.config(file) != "null"
+    }
+}
+
+impl RandomModel {
+    /// The memory that the weights of the part in `folder` take at `value` bytes a value. Embedding tables stay f32.
+    pub(super) fn loaded_bytes(self, folder: &str, value: usize) -> u64 {
+        // Numbers of parameters, and those of the tables among them: counted by diffusers 0.42.1 and transformers
+        // 5.23.0 on models of these configurations.
+        let (all, tables): (u64, u64) = match (self, folder) {
+            (Self::Sd15 | Self::Sdxl, "text_encoder") => (123_060_480, (49_408 + 77) * 768),
+            (Self::Sd21, "text_encoder") => (340_387_840, (49_408 + 77) * 1024),
+            (Self::Sdxl, "text_encoder_2") => (694_659_840, (49_408 + 77) * 1280),
+            (Self::Sd15, "unet") => (859_520_964, 0),
+            (Self::Sd21, "unet") => (865_910_724, 0),
+            (Self::Sdxl, "unet") => (2_567_463_684, 0),
+            (_, "vae") => (83_653_863, 0),
+            _ => (0, 0),
+        };
+        (all - tables) * value as u64 + tables * 4
     }
 }
 
@@ -91,13 +111,20 @@ const UNET_SDXL: &str = r#"{"sample_size": 128, "cross_attention_dim": 2048, "at
     "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816}"#;
 
-const VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "scaling_factor": 0.18215,
+const VAE_SD15: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "sample_size": 512,
     "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
-    "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
+    "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
+    "scaling_factor": 0.18215}"#;
 
-const VAE_SDXL: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "scaling_factor": 0.13025,
+const VAE_SD21: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "sample_size": 768,
     "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
-    "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}"#;
+    "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
+    "scaling_factor": 0.18215}"#;
+
+const VAE_SDXL: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "sample_size": 1024,
+    "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+    "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
+    "scaling_factor": 0.13025}"#;
 
 const SCHEDULER_SD15: &str = r#"{"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
     "beta_schedule": "scaled_linear", "skip_prk_steps": true, "steps_offset": 1, "set_alpha_to_one": false}"#;

@@ -4,7 +4,7 @@ use candle_core::{D, Tensor};
 use sd_models::clip::{ClipOutput, ClipTextConfig, ClipTextModel, ClipTokenizer};
 
 use super::ModelSource;
-use super::load::Opened;
+use super::load::{Opened, TEXT_STEM};
 use crate::Result;
 
 /// One or two CLIP encoders with their tokenizers.
@@ -122,7 +122,8 @@ impl TextEncoder {
             }
             ModelSource::Random(_) => Tokens::Bytes { length, vocabulary: config.vocab_size as u32 },
         };
-        let model = ClipTextModel::load(&opened.weights(folder, "model")?, config, &opened.describe(&file))?;
+        let model =
+            ClipTextModel::load(&opened.weights(folder, TEXT_STEM)?, config, &opened.describe(&file))?;
         Ok(Self { tokens, model })
     }
 }
