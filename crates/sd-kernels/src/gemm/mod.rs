@@ -28,6 +28,9 @@ pub enum Precision {
 
 /// Rows of A that a task copies and keeps in cache: a multiple of every set's tile rows.
 const BLOCK_ROWS: usize = 96;
+/// Up to so many rows are one block, so that weights come from memory once: the products of two prompts take about
+/// as long as reading the text encoder's weights. Its copy and its sums still fit the second cache.
+const FEW_ROWS: usize = 192;
 /// Panels that a task goes through for each block of A.
 const BLOCK_PANELS: usize = 16;
 
@@ -59,6 +62,7 @@ pub(crate) unsafe fn multiply<G: Gather, O: Lanes>(a: &G, b: &PackedB, target: &
     }
     let block_rows = match &b.storage {
         Storage::Tiles(..) => tiles::BLOCK_ROWS,
+        _ if rows <= FEW_ROWS => FEW_ROWS,
         _ => BLOCK_ROWS,
     };
     let row_blocks = rows.div_ceil(block_rows);
