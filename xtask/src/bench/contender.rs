@@ -5,12 +5,22 @@ use std::process::Command;
 
 use super::Case;
 use super::options::Options;
+use crate::workspace;
 
 /// Where the programs are.
 #[derive(Debug)]
 pub(super) struct Programs {
     pub(super) worker: PathBuf,
     pub(super) python: PathBuf,
+    /// The command line program of stable-diffusion.cpp.
+    pub(super) sdcpp: PathBuf,
+}
+
+impl Programs {
+    /// The f16 files with random weights that stable-diffusion.cpp reads, as it cannot make up a model.
+    pub(super) fn checkpoint(model: &str) -> PathBuf {
+        workspace::target_dir().join("bench-models").join(format!("{model}-f16"))
+    }
 }
 
 /// A program with the settings that it is measured with.
@@ -25,6 +35,8 @@ pub(super) enum Program {
     Worker,
     /// PyTorch with this memory layout.
     Torch(&'static str),
+    /// stable-diffusion.cpp with its default flags or with those that promise speed.
+    Sdcpp(&'static str),
 }
 
 impl Program {
@@ -32,19 +44,25 @@ impl Program {
         match self {
             Self::Worker => "sd-worker",
             Self::Torch(_) => "torch",
+            Self::Sdcpp(_) => "stable-diffusion.cpp",
         }
     }
 }
 
 impl Contender {
     /// sd-worker in each number format, then the others.
-    pub(super) fn all(dtypes: &[String], vs_torch: bool) -> Vec<Self> {
+    pub(super) fn all(dtypes: &[String], vs_torch: bool, vs_sdcpp: bool) -> Vec<Self> {
         let mut programs = vec![Program::Worker];
         if vs_torch {
             programs.extend([Program::Torch("contiguous"), Program::Torch("channels_last")]);
         }
         let with_each = |program| dtypes.iter().map(move |dtype| Self { program, dtype: dtype.clone() });
-        programs.into_iter().flat_map(with_each).collect()
+        let mut all: Vec<Self> = programs.into_iter().flat_map(with_each).collect();
+        if vs_sdcpp {
+            let with_flags = |flags| Self { program: Program::Sdcpp(flags), dtype: "f16".to_owned() };
+            all.extend(["default", "faster"].map(with_flags));
+        }
+        all
     }
 
     /// What the tables call it.
@@ -57,7 +75,7 @@ impl Contender {
     pub(super) fn setting(&self) -> Option<&'static str> {
         match self.program {
             Program::Worker => None,
-            Program::Torch(layout) => Some(layout),
+            Program::Torch(setting) | Program::Sdcpp(setting) => Some(setting),
         }
     }
 
@@ -74,9 +92,17 @@ impl Contender {
                 command.args(["tools/bench/torch_baseline.py", "--hold", "--layout", layout]);
                 command
             }
+            Program::Sdcpp(flags) => {
+                let mut command = Command::new(&programs.python);
+                command.arg("tools/bench/sdcpp_baseline.py").arg(&programs.sdcpp);
+                command.arg("--model").arg(Programs::checkpoint(&case.model)).args(["--flags", flags]);
+                command
+            }
         };
-        command.args(["--random", &case.model, "--dtype", &self.dtype, "--json"]);
-        command.args(["--parts", &options.parts.join(",")]);
+        if !matches!(self.program, Program::Sdcpp(_)) {
+            command.args(["--random", &case.model, "--dtype", &self.dtype]);
+        }
+        command.arg("--json").args(["--parts", &options.parts.join(",")]);
         for (flag, number) in [
             ("--size", case.size),
             ("--threads", case.threads),

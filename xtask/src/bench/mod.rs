@@ -19,6 +19,7 @@ use options::Options;
 
 pub(crate) const HELP: &str = "Measure sd-worker, and beside it others that do the same work, and print the ratios\n\
      --vs-torch            PyTorch and diffusers too: tools/bench/torch_baseline.py in both memory layouts\n\
+     --vs-sdcpp PATH       stable-diffusion.cpp too: PATH is its sd-cli\n\
      --python PATH         a Python that has the packages, instead of an environment made under target/\n\
      --worker PATH         this sd-worker instead of building one\n\
      --model sd15          shapes: sd15, sd21, sdxl; this and the next three take several, separated by commas\n\
@@ -54,7 +55,7 @@ pub(crate) struct Turn {
 pub(crate) fn run(arguments: &[String]) -> Result {
     let options = Options::parse(arguments)?;
     let programs = programs(&options)?;
-    let contenders = Contender::all(&options.dtypes, options.vs_torch);
+    let contenders = Contender::all(&options.dtypes, options.vs_torch, options.vs_sdcpp.is_some());
     let mut sections = Vec::new();
     let mut raw = Vec::new();
     let mut versions = Vec::new();
@@ -96,7 +97,8 @@ fn programs(options: &Options) -> Result<Programs> {
             workspace::target_dir().join("release/sd-worker")
         }
     };
-    let python = match (&options.python, options.vs_torch) {
+    let needs_python = options.vs_torch || options.vs_sdcpp.is_some();
+    let python = match (&options.python, needs_python) {
         (_, false) => PathBuf::new(),
         (Some(python), true) => python.clone(),
         (None, true) => python::environment(
@@ -104,7 +106,24 @@ fn programs(options: &Options) -> Result<Programs> {
             &workspace::root().join("tools/bench/requirements.txt"),
         )?,
     };
-    Ok(Programs { worker, python })
+    if options.vs_sdcpp.is_some() {
+        for model in &options.models {
+            write_checkpoint(&python, model)?;
+        }
+    }
+    Ok(Programs { worker, python, sdcpp: options.vs_sdcpp.clone().unwrap_or_default() })
+}
+
+/// Writes the files that stable-diffusion.cpp reads, unless an earlier run did.
+fn write_checkpoint(python: &Path, model: &str) -> Result {
+    let folder = Programs::checkpoint(model);
+    // It is the last file to be written.
+    if folder.join("model_index.json").is_file() {
+        return Ok(());
+    }
+    let mut write = Command::new(python);
+    write.arg("tools/bench/random_checkpoint.py").arg(&folder).args(["--random", model, "--dtype", "f16"]);
+    run_command(write.current_dir(workspace::root()))
 }
 
 /// Every contender in every round; the order is turned around from one round to the next, so that what comes first has

@@ -10,6 +10,7 @@ use crate::process::{Failure, Result};
 #[derive(Debug, PartialEq)]
 pub(super) struct Options {
     pub(super) vs_torch: bool,
+    pub(super) vs_sdcpp: Option<PathBuf>,
     pub(super) python: Option<PathBuf>,
     pub(super) worker: Option<PathBuf>,
     pub(super) models: Vec<String>,
@@ -29,6 +30,7 @@ impl Default for Options {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         Self {
             vs_torch: false,
+            vs_sdcpp: None,
             python: None,
             worker: None,
             models: words(&["sd15"]),
@@ -58,6 +60,7 @@ impl Options {
             let mut value =
                 || arguments.next().ok_or_else(|| Failure::new(format!("`bench`: {flag} needs a value")));
             match flag.as_str() {
+                "--vs-sdcpp" => options.vs_sdcpp = Some(value()?.into()),
                 "--python" => options.python = Some(value()?.into()),
                 "--worker" => options.worker = Some(value()?.into()),
                 "--model" => options.models = list(flag, value()?)?,

@@ -45,15 +45,25 @@ fn row(head: &str, cells: &[String]) -> String {
     format!("| {head} | {} |", cells.join(" | "))
 }
 
-/// Each of our contenders with those that it is compared with: another program's in the same number format.
+/// Each of our contenders with those of one other program that it is compared with: in the same number format, or in
+/// whatever stable-diffusion.cpp has.
 fn pairings(contenders: &[Contender]) -> Vec<(usize, Vec<usize>)> {
-    let ours = contenders.iter().enumerate().filter(|(_, contender)| contender.program == Program::Worker);
-    ours.map(|(index, ours)| {
-        let is_rival = |rival: &Contender| rival.program != Program::Worker && rival.dtype == ours.dtype;
-        (index, (0..contenders.len()).filter(|&rival| is_rival(&contenders[rival])).collect())
-    })
-    .filter(|(_, rivals): &(usize, Vec<usize>)| !rivals.is_empty())
-    .collect()
+    let mut pairings = Vec::new();
+    for (index, ours) in contenders.iter().enumerate() {
+        if ours.program != Program::Worker {
+            continue;
+        }
+        for name in ["torch", "stable-diffusion.cpp"] {
+            let is_rival = |rival: &Contender| {
+                rival.program.name() == name && (name != "torch" || rival.dtype == ours.dtype)
+            };
+            let rivals: Vec<usize> = (0..contenders.len()).filter(|&i| is_rival(&contenders[i])).collect();
+            if !rivals.is_empty() {
+                pairings.push((index, rivals));
+            }
+        }
+    }
+    pairings
 }
 
 /// What produced a report, such as `torch 2.15.0, diffusers 0.42.1` or `sd-worker kernels: avx512`.
@@ -202,7 +212,7 @@ mod tests {
     #[test]
     fn a_table_is_complete() {
         // Round 1 was slow for all: the ratio within it is that of the others.
-        let contenders = Contender::all(&words(&["f32"]), true);
+        let contenders = Contender::all(&words(&["f32"]), true, false);
         let turns = [
             turn(0, 0, &[8000.0, 8000.0], 5000.0),
             turn(0, 1, &[10000.0, 10000.0], 6000.0),
@@ -232,19 +242,32 @@ mod tests {
 
     #[test]
     fn each_number_format_meets_its_own() {
-        let contenders = Contender::all(&words(&["f32", "bf16"]), true);
+        let contenders = Contender::all(&words(&["f32", "bf16"]), true, false);
         let names: Vec<String> = contenders.iter().map(Contender::label).collect();
         assert_eq!(names[..3], ["sd-worker f32", "sd-worker bf16", "torch f32 contiguous"]);
         for (ours, rivals) in pairings(&contenders) {
             assert_eq!(rivals.len(), 2, "both layouts");
             assert!(rivals.iter().all(|&rival| contenders[rival].dtype == contenders[ours].dtype));
         }
-        assert!(pairings(&Contender::all(&words(&["f32"]), false)).is_empty());
+        assert!(pairings(&Contender::all(&words(&["f32"]), false, false)).is_empty());
+    }
+
+    #[test]
+    fn one_number_format_of_another_program_meets_all_of_ours() {
+        let contenders = Contender::all(&words(&["f32", "bf16"]), true, true);
+        let met: Vec<(usize, &str)> = pairings(&contenders)
+            .iter()
+            .map(|(ours, rivals)| (*ours, contenders[rivals[0]].program.name()))
+            .collect();
+        assert_eq!(
+            met,
+            [(0, "torch"), (0, "stable-diffusion.cpp"), (1, "torch"), (1, "stable-diffusion.cpp")]
+        );
     }
 
     #[test]
     fn a_rival_that_failed_leaves_a_gap() {
-        let contenders = Contender::all(&words(&["f32"]), true);
+        let contenders = Contender::all(&words(&["f32"]), true, false);
         let turns = [turn(0, 0, &[300.0], 50.0), turn(0, 2, &[600.0], 100.0)];
         let text = section(&case(), &contenders, &turns, &words(&["step"]));
         assert!(text.contains("| torch f32 contiguous | - | - |"), "{text}");
