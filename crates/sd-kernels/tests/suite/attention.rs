@@ -49,7 +49,10 @@ fn check<I: Element, O: Element>(shape: AttentionShape, gap: usize, masked: Mask
         }
     }
     let (q, k, v) = (cast::<I>(&q), cast::<I>(&k), cast::<I>(&v));
-    let rows = |data, rows: usize| Rows { data: &(data as &[I])[..rows * stride - gap], stride };
+    // Views that begin one value into their memory.
+    let shifted = |data: &[I]| [&[I::from_f32(f32::NAN)], data].concat();
+    let (q, k, v) = (shifted(&q), shifted(&k), shifted(&v));
+    let rows = |data, rows: usize| Rows { data: &(data as &[I])[1..][..rows * stride - gap], stride };
     let mask = match masked {
         Masked::No => Mask::None,
         Masked::Causal => Mask::Causal,
@@ -97,6 +100,18 @@ proptest! {
     fn takes_and_gives_bf16(shape in shapes(), gap in 0usize..5, mask in masks(), seed in SEEDS) {
         check::<bf16, bf16>(shape, gap, mask, seed, 2000.0);
         check::<bf16, f32>(shape, gap, mask, seed, 2000.0);
+    }
+}
+
+/// One query, 5x7 pixels, 77 tokens, against themselves and each other; masks; a head of no round size.
+#[test]
+fn the_usual_lengths() {
+    for [queries, keys] in [[1, 1], [35, 35], [77, 77], [35, 77], [1, 77]] {
+        for (gap, masked) in [Masked::No, Masked::Causal, Masked::Keys].into_iter().enumerate() {
+            let shape = AttentionShape { batch: 2, heads: 3, queries, keys, head_dim: 13 };
+            check::<f32, f32>(shape, gap, masked, 7, 10.0);
+            check::<bf16, bf16>(shape, gap, masked, 7, 2000.0);
+        }
     }
 }
 

@@ -1,133 +1,158 @@
-//! Laws that hold for every kernel set: results do not depend on threads, batch or alignment.
+//! Laws that every kernel keeps on every kernel set, in f32 and in bf16: results do not depend on threads, batch or
+//! alignment, and NaN and infinity go where they are read and nowhere else.
 
+use half::bf16;
 use proptest::prelude::*;
-use sd_kernels::{
-    AttentionShape, ConvEpilogue, ConvGeometry, Epilogue, ImageShape, Kernels, Mask, NormParams,
-    PackedConv2d, PackedLinear, Precision, Rows,
-};
+use sd_kernels::{Element, Precision};
 
-use crate::support::{SEEDS, runs, sets, values, weights};
+use crate::everything::{Everything, Reach, Run};
+use crate::support::{SEEDS, cast, runs, sets, values};
 
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|x| x.to_bits()).collect()
+fn bits<T: Element>(values: &[T]) -> Vec<u32> {
+    values.iter().map(|x| x.to_f32().to_bits()).collect()
 }
 
-/// Every kernel on a batch of `images` images of `[height, width]` pixels; channels are fixed per case.
-struct Everything {
-    kernels: Kernels,
-    channels: usize,
-    linear: PackedLinear,
-    conv: PackedConv2d,
+fn precisions() -> impl Strategy<Value = Precision> {
+    prop_oneof![Just(Precision::F32), Just(Precision::Bf16)]
 }
 
-impl Everything {
-    fn new(kernels: Kernels, channels: usize, precision: Precision, seed: u64) -> Self {
-        let weight = weights(seed, channels * channels * 9, channels * 9);
-        let small = &weight[..channels * channels];
-        let geometry = ConvGeometry::padded(1);
-        let shape = [channels, channels, 3, 3];
-        Self {
-            kernels,
-            channels,
-            linear: PackedLinear::new(kernels, small.into(), channels, channels, None, precision).unwrap(),
-            conv: PackedConv2d::new(kernels, (&weight[..]).into(), shape, None, geometry, precision).unwrap(),
+/// Half the channels.
+fn halves() -> impl Strategy<Value = usize> {
+    prop_oneof![1usize..24, Just(40)]
+}
+
+/// One pixel, one short and one long row, 5x7, and more than a block of the kernels.
+fn sizes() -> impl Strategy<Value = [usize; 2]> {
+    prop_oneof![
+        Just([1usize, 1usize]),
+        Just([1, 9]),
+        Just([1, 77]),
+        Just([5, 7]),
+        Just([11, 13]),
+        Just([16, 18])
+    ]
+}
+
+#[track_caller]
+fn assert_same<T: Element>(what: &str, one: &[Run<T>], other: &[Run<T>]) {
+    assert_eq!(one.len(), other.len());
+    for (one, other) in one.iter().zip(other) {
+        assert!(bits(&one.output) == bits(&other.output), "{what}: {}", one.name);
+    }
+}
+
+fn batch<T: Element + Default>(size: [usize; 2], half: usize, precision: Precision, seed: u64) {
+    for kernels in sets() {
+        let everything = Everything::new(kernels, half, precision, seed);
+        let len = size[0] * size[1] * 2 * half;
+        let input = cast::<T>(&values(seed + 4, 3 * len));
+        let together = everything.run(&input, 3, size, 0);
+        for image in 0..3 {
+            let alone = everything.run(&input[image * len..(image + 1) * len], 1, size, 0);
+            for (together, alone) in together.iter().zip(&alone) {
+                let len = alone.output.len();
+                let part = &together.output[image * len..(image + 1) * len];
+                assert!(bits(part) == bits(&alone.output), "{}: {}", kernels.set(), alone.name);
+            }
         }
     }
+}
 
-    /// The outputs of all kernels, each (images, pixels * channels).
-    fn run(&self, input: &[f32], images: usize, [height, width]: [usize; 2]) -> Vec<Vec<f32>> {
-        let (pixels, channels) = (height * width, self.channels);
-        let mut outputs = vec![vec![0f32; input.len()]; 5];
-        self.linear.forward(input, images * pixels, &mut outputs[0], Epilogue::default()).unwrap();
-        let shape = ImageShape { images, height, width, channels };
-        self.conv.forward(input, shape, &mut outputs[1], ConvEpilogue::default()).unwrap();
-        let shape =
-            AttentionShape { batch: images, heads: 1, queries: pixels, keys: pixels, head_dim: channels };
-        let rows = Rows::contiguous(input, channels);
-        self.kernels.attention(shape, rows, rows, rows, 0.3, Mask::None, &mut outputs[2]).unwrap();
-        let (weight, bias) = (vec![1f32; channels], vec![0f32; channels]);
-        let params = NormParams { weight: &weight, bias: &bias, eps: 1e-5 };
-        self.kernels.group_norm(input, [images, pixels, channels], 1, params, true, &mut outputs[3]).unwrap();
-        self.kernels.layer_norm(input, channels, params, &mut outputs[4]).unwrap();
-        outputs
+fn threads<T: Element + Default>(half: usize, precision: Precision, seed: u64) {
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let (one, many) = (pool(1), pool(5));
+    for kernels in sets() {
+        let everything = Everything::new(kernels, half, precision, seed);
+        let input = cast::<T>(&values(seed + 4, 2 * 12 * 13 * 2 * half));
+        let expected = one.install(|| everything.run(&input, 2, [12, 13], 0));
+        let found = many.install(|| everything.run(&input, 2, [12, 13], 0));
+        assert_same(kernels.set().name(), &expected, &found);
     }
 }
 
-proptest! {
-    #![proptest_config(runs(16))]
+fn alignment<T: Element + Default>(shifts: [usize; 2], half: usize, precision: Precision, seed: u64) {
+    for kernels in sets() {
+        let everything = Everything::new(kernels, half, precision, seed);
+        let input = cast::<T>(&values(seed + 4, 5 * 7 * 2 * half));
+        let mut shifted = vec![T::from_f32(f32::NAN); shifts[0]];
+        shifted.extend_from_slice(&input);
+        let expected = everything.run(&input, 1, [5, 7], 0);
+        let found = everything.run(&shifted[shifts[0]..], 1, [5, 7], shifts[1]);
+        assert_same(kernels.set().name(), &expected, &found);
+    }
+}
 
-    #[test]
-    fn a_batch_is_its_images_bit_for_bit(
-        size in prop_oneof![Just([1usize, 1usize]), Just([5, 7]), Just([11, 13]), Just([16, 18])],
-        channels in prop_oneof![1usize..80, Just(320)],
-        bf16_weights: bool,
-        seed in SEEDS,
-    ) {
-        let precision = if bf16_weights { Precision::Bf16 } else { Precision::F32 };
-        for kernels in sets() {
-            let everything = Everything::new(kernels, channels, precision, seed);
-            let len = size[0] * size[1] * channels;
-            let input = values(seed + 1, 3 * len);
-            let together = everything.run(&input, 3, size);
-            for image in 0..3 {
-                let alone = everything.run(&input[image * len..(image + 1) * len], 1, size);
-                for (together, alone) in together.iter().zip(&alone) {
-                    prop_assert_eq!(bits(&together[image * len..(image + 1) * len]), bits(alone));
+/// A bad value in the first of two images.
+fn bad_values<T: Element + Default>(half: usize, at: [usize; 2], bad: f32, precision: Precision, seed: u64) {
+    let size = [5, 7];
+    let channels = 2 * half;
+    let channel = seed as usize % channels;
+    for kernels in sets() {
+        let everything = Everything::new(kernels, half, precision, seed);
+        let mut input = cast::<T>(&values(seed + 4, 2 * 5 * 7 * channels));
+        input[(at[0] * 7 + at[1]) * channels + channel] = T::from_f32(bad);
+        for run in everything.run(&input, 2, size, 0) {
+            let pixels = run.size[0] * run.size[1];
+            for (i, values) in run.output.chunks_exact(run.channels).enumerate() {
+                let (image, pixel) = (i / pixels, [i % pixels / run.size[1], i % run.size[1]]);
+                let reached = if image == 0 { run.reach.covers(at, pixel, size) } else { Some(false) };
+                let Some(reached) = reached else { continue };
+                let told = format!("{} {}: {bad} at {at:?}, pixel {pixel:?}", kernels.set(), run.name);
+                let finite = |(_, x): &(usize, &T)| x.to_f32().is_finite();
+                if !reached {
+                    assert!(values.iter().enumerate().all(|x| finite(&x)), "{told}: it came this far");
+                } else if run.reach == Reach::Value {
+                    assert!(values.iter().enumerate().all(|x| finite(&x) == (x.0 != channel)), "{told}");
+                } else if run.shows.contains(&channel) {
+                    assert!(!values.iter().enumerate().all(|x| finite(&x)), "{told}: it got lost");
                 }
             }
         }
     }
+}
+
+proptest! {
+    #![proptest_config(runs(12))]
 
     #[test]
-    fn threads_change_nothing(channels in 1usize..80, seed in SEEDS) {
-        let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let (one, many) = (pool(1), pool(5));
-        for kernels in sets() {
-            let everything = Everything::new(kernels, channels, Precision::F32, seed);
-            let input = values(seed + 1, 2 * 12 * 13 * channels);
-            let expected = one.install(|| everything.run(&input, 2, [12, 13]));
-            let found = many.install(|| everything.run(&input, 2, [12, 13]));
-            for (expected, found) in expected.iter().zip(&found) {
-                prop_assert_eq!(bits(expected), bits(found));
-            }
-        }
+    fn a_batch_is_its_images_bit_for_bit(
+        size in sizes(), half in halves(), precision in precisions(), seed in SEEDS,
+    ) {
+        batch::<f32>(size, half, precision, seed);
+        batch::<bf16>(size, half, precision, seed);
     }
 
     #[test]
-    fn alignment_changes_nothing(shift in 1usize..16, channels in 1usize..40, seed in SEEDS) {
-        for kernels in sets() {
-            let everything = Everything::new(kernels, channels, Precision::F32, seed);
-            let input = values(seed + 1, 5 * 7 * channels);
-            let mut shifted = vec![0f32; shift];
-            shifted.extend_from_slice(&input);
-            let expected = everything.run(&input, 1, [5, 7]);
-            let found = everything.run(&shifted[shift..], 1, [5, 7]);
-            for (expected, found) in expected.iter().zip(&found) {
-                prop_assert_eq!(bits(expected), bits(found));
-            }
-        }
+    fn threads_change_nothing(half in halves(), precision in precisions(), seed in SEEDS) {
+        threads::<f32>(half, precision, seed);
+        threads::<bf16>(half, precision, seed);
+    }
+
+    #[test]
+    fn alignment_changes_nothing(
+        shifts in (1usize..16, 1usize..16), half in halves(), precision in precisions(), seed in SEEDS,
+    ) {
+        alignment::<f32>(shifts.into(), half, precision, seed);
+        alignment::<bf16>(shifts.into(), half, precision, seed);
     }
 
     #[test]
     fn nan_and_infinity_reach_what_reads_them_and_nothing_else(
-        channels in 1usize..40,
-        at in 0usize..35,
+        half in halves(),
+        at in (0usize..5, 0usize..7),
         infinite: bool,
+        precision in precisions(),
         seed in SEEDS,
     ) {
         let bad = if infinite { f32::INFINITY } else { f32::NAN };
-        for kernels in sets() {
-            let everything = Everything::new(kernels, channels, Precision::F32, seed);
-            let mut input = values(seed + 1, 5 * 7 * channels);
-            input[at * channels + channels / 2] = bad;
-            let outputs = everything.run(&input, 1, [5, 7]);
-            let (row, column) = (at / 7, at % 7);
-            for pixel in 0..35 {
-                let finite = |output: &[f32]| output[pixel * channels..][..channels].iter().all(|x| x.is_finite());
-                let near = (pixel / 7).abs_diff(row) <= 1 && (pixel % 7).abs_diff(column) <= 1;
-                prop_assert_eq!(finite(&outputs[0]), pixel != at);
-                prop_assert_eq!(finite(&outputs[1]), !near);
-            }
-        }
+        bad_values::<f32>(half, at.into(), bad, precision, seed);
+        bad_values::<bf16>(half, at.into(), bad, precision, seed);
     }
+}
+
+/// A batch of a size and depth at which the products take their blocks in several ways.
+#[test]
+fn a_large_batch_is_its_images_too() {
+    batch::<f32>([11, 13], 160, Precision::F32, 3);
+    batch::<bf16>([11, 13], 160, Precision::Bf16, 3);
 }

@@ -95,6 +95,24 @@ proptest! {
     }
 }
 
+/// One row, 5x7 pixels, 77 tokens; widths that are no multiple of anything; all element types.
+#[test]
+fn the_usual_rows() {
+    for (seed, rows) in [1, 35, 77].into_iter().enumerate() {
+        for [inputs, outputs] in [[7, 5], [33, 17], [101, 51]] {
+            for precision in [Precision::F32, Precision::Bf16] {
+                let (seed, activation) = (seed as u64, Activation::Gelu);
+                let case =
+                    Case { rows, inputs, outputs, bias: true, residual: true, activation, precision, seed };
+                for gated in [false, true] {
+                    check::<f32, f32>(&case, gated);
+                    check::<bf16, bf16>(&case, gated);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn reads_every_weight_type_at_any_alignment() {
     let weight = values(1, 5 * 3);

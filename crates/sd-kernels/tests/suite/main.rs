@@ -6,6 +6,7 @@
 mod attention;
 mod conv;
 mod elementwise;
+mod everything;
 mod laws;
 mod linear;
 mod norm;

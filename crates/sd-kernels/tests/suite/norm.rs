@@ -104,6 +104,20 @@ proptest! {
     }
 }
 
+/// One row, 5x7 pixels, 77 tokens; channels that are no multiple of anything.
+#[test]
+fn the_usual_rows() {
+    for (seed, rows) in [1, 35, 77].into_iter().enumerate() {
+        let seed = seed as u64;
+        group_norm::<f32, f32>([2, rows, 3, 7], 0.0, true, seed, 50.0);
+        group_norm::<bf16, bf16>([2, rows, 3, 7], 0.0, true, seed, 50.0);
+        layer_norm::<f32, f32>(rows, 101, seed);
+        layer_norm::<bf16, bf16>(rows, 101, seed);
+        softmax::<f32, f32>(rows, 77, seed);
+        softmax::<bf16, bf16>(rows, 77, seed);
+    }
+}
+
 #[test]
 fn a_large_mean_costs_little_precision() {
     // Deviations of about 0.6 around 1000: f32 holds the inputs themselves to 6e-5.

@@ -13,8 +13,11 @@ pub(crate) fn runs(number: u32) -> ProptestConfig {
     ProptestConfig::with_cases(number.min(wanted.unwrap_or(number)))
 }
 
-/// Every kernel set that can be tested here.
+/// Every kernel set that can be tested here, or the one that `SD_KERNELS` names.
 pub(crate) fn sets() -> Vec<Kernels> {
+    if std::env::var_os("SD_KERNELS").is_some() {
+        return vec![Kernels::from_env().unwrap()];
+    }
     let mut sets = Kernels::available();
     sets.push(Kernels::emulated_amx());
     sets
