@@ -403,6 +403,8 @@ impl Product<'_> {
                         c: c[row * c_stride + column - range.start..].as_mut_ptr(),
                         c_stride,
                         rows: self.rows - row,
+                        next: self.b[from..].as_ptr().cast(),
+                        next_step: 0,
                         accumulate: self.accumulate,
                     },
                     narrow,

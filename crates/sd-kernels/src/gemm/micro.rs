@@ -24,6 +24,10 @@ pub(crate) struct Tile<W, const STRIDE: usize> {
     pub(crate) c_stride: usize,
     /// Rows that matter; the kernel may compute more.
     pub(crate) rows: usize,
+    /// Memory that is read next, brought nearer meanwhile; never followed, so any address will do.
+    pub(crate) next: *const u8,
+    /// How far that goes on with each depth index, in bytes.
+    pub(crate) next_step: usize,
     /// Start from what C holds instead of zero.
     pub(crate) accumulate: bool,
 }
@@ -46,8 +50,10 @@ pub(crate) unsafe fn tile_rows<S: Simd, W: Lanes, const R: usize, const NV: usiz
             }
         }
     }
-    let (mut a, mut b) = (tile.a, tile.b);
+    let (mut a, mut b, mut next) = (tile.a, tile.b, tile.next);
     for _ in 0..tile.depth {
+        s.prefetch(next);
+        next = next.wrapping_add(tile.next_step);
         let mut columns = [s.splat(0.0); NV];
         for (j, column) in columns.iter_mut().enumerate() {
             *column = W::load(s, b.add(j * S::LANES));

@@ -133,6 +133,8 @@ unsafe fn multiply_block<G: Gather, W: Lanes, O: Lanes>(
                             c: tile_sums.as_mut_ptr(),
                             c_stride: width,
                             rows: rows.len(),
+                            next: weights[from..].as_ptr().cast(),
+                            next_step: 0,
                             accumulate: step > 0,
                         },
                         narrow,

@@ -53,6 +53,15 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     const MR: usize = 12;
 
     #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+    #[inline(always)]
+    fn prefetch_write(self, p: *const u8) {
+        // Does nothing on processors that do not know it.
+        unsafe { std::arch::asm!("prefetchw [{}]", in(reg) p, options(nostack, readonly, preserves_flags)) }
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
         unsafe { _mm512_set1_ps(x) }
     }

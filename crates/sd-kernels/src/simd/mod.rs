@@ -29,6 +29,13 @@ pub(crate) trait Simd: Copy {
     /// Rows of the matrix microkernel's largest tile.
     const MR: usize;
 
+    /// Asks for a cache line that will be read. Any address is fine.
+    #[inline(always)]
+    fn prefetch(self, _p: *const u8) {}
+    /// Asks for a cache line that will be written. Any address is fine.
+    #[inline(always)]
+    fn prefetch_write(self, _p: *const u8) {}
+
     fn splat(self, x: f32) -> Self::V;
     unsafe fn load(self, p: *const f32) -> Self::V;
     unsafe fn store(self, p: *mut f32, v: Self::V);

@@ -9,26 +9,26 @@
 //! or NaN pixel makes every output of the tiles that read it non-finite, not only those under its window.
 #![allow(unsafe_code)]
 
+mod task;
 mod transform;
 
 use std::ops::Range;
 
-use crate::buffer::{carve, line_up, with_scratch, with_shared_scratch};
+use crate::buffer::with_shared_scratch;
 use crate::conv::{ImageShape, Padding};
 use crate::element::Lanes;
 use crate::gemm::epilogue::Target;
-use crate::gemm::micro::{RunTile, Tile};
 use crate::gemm::pack::{PackedB, Storage};
 use crate::parallel::{self, Shared};
-use transform::{Doubled, IN, OUT, Plain, Points, TransformInput, TransformOutput, TransformWeights};
+use transform::{Doubled, OUT, Plain, Points, TransformWeights};
 
 /// The most channels between two passes over the sums.
-const DEPTH: usize = 128;
+const DEPTH: usize = 192;
 /// Distance between the rows of transformed inputs, in f32 values: an odd number of cache lines.
 const STRIDE: usize = DEPTH + 16;
 /// The most tiles of a task: the inputs of a step take half of a core's second cache. A multiple of every set's
 /// tile rows.
-const BLOCK_TILES: usize = 48;
+const BLOCK_TILES: usize = 36;
 /// The most panels of a task, so that its sums do not crowd out the rest.
 const BLOCK_PANELS: usize = 8;
 /// With no more blocks of tiles than this, each task transforms the weights that it needs on the spot.
@@ -206,149 +206,6 @@ impl<'a, I: Lanes, W: Lanes> Plan<'a, I, W> {
             // SAFETY: the caller's promise; tasks write disjoint parts of the output.
             unsafe { self.task(tiles, first..panels.end.min(first + part), shared, target) };
         });
-    }
-
-    /// # Safety
-    /// As [`convolve`], and no other thread writes these tiles and panels.
-    unsafe fn task<O: Lanes>(
-        &self,
-        tiles: Range<usize>,
-        panels: Range<usize>,
-        shared: Option<&[f32]>,
-        target: &Target<'_, O>,
-    ) {
-        let (kernels, width) = (self.b.kernels, self.b.width);
-        let rows = tiles.len().next_multiple_of(kernels.tile_rows());
-        let steps = self.channels().div_ceil(self.step);
-        let input_stride = rows * STRIDE;
-        let own_weights = if shared.is_some() { 0 } else { self.points * self.step * width };
-        // With one step the sums of a panel are finished at once; else those of all wait for the last step.
-        let sums_len = self.points * rows * width;
-        let slots = if steps == 1 { 1 } else { panels.len() };
-        let len = self.points * input_stride + line_up(own_weights) + slots * sums_len;
-        with_scratch(len, |mut scratch| {
-            let inputs = carve(&mut scratch, self.points * input_stride);
-            let own = carve(&mut scratch, own_weights);
-            let sums = carve(&mut scratch, slots * sums_len);
-            for step in 0..steps {
-                let channels = self.step_channels(step);
-                for (i, tile) in tiles.clone().enumerate() {
-                    kernels.dispatch(TransformInput {
-                        pixels: self.pixels(tile, channels.start),
-                        doubled: self.doubled,
-                        channels: channels.len(),
-                        to: inputs[i * STRIDE..].as_mut_ptr(),
-                        to_stride: input_stride,
-                    });
-                }
-                for (p, panel) in panels.clone().enumerate() {
-                    let slot = if steps == 1 { 0 } else { p };
-                    let sums = &mut sums[slot * sums_len..(slot + 1) * sums_len];
-                    let weights = match shared {
-                        Some(shared) => {
-                            &shared[p * self.panel_len() + channels.start * self.points * width..]
-                        }
-                        None => {
-                            // SAFETY: there is room for a step's channels at the widest panel.
-                            unsafe { self.transform_step(panel, channels.clone(), own.as_mut_ptr()) };
-                            &*own
-                        }
-                    };
-                    self.multiply(inputs, weights, channels.len(), panel, tiles.len(), step > 0, sums);
-                    if step + 1 == steps {
-                        // SAFETY: the caller's promise.
-                        unsafe { self.finish(tiles.clone(), panel, rows, sums, target) };
-                    }
-                }
-            }
-        });
-    }
-
-    /// At every point, the product of a step's inputs and weights.
-    #[allow(clippy::too_many_arguments)]
-    fn multiply(
-        &self,
-        inputs: &[f32],
-        weights: &[f32],
-        depth: usize,
-        panel: usize,
-        tiles: usize,
-        accumulate: bool,
-        sums: &mut [f32],
-    ) {
-        let kernels = self.b.kernels;
-        let tile_rows = kernels.tile_rows();
-        let rows = tiles.next_multiple_of(tile_rows);
-        let width = self.panel_width(panel);
-        for point in 0..self.points {
-            for row in (0..rows).step_by(tile_rows) {
-                kernels.dispatch(RunTile::<_, STRIDE> {
-                    tile: Tile {
-                        a: inputs[(point * rows + row) * STRIDE..][..tile_rows * STRIDE].as_ptr(),
-                        b: weights[point * depth * width..][..depth * width].as_ptr(),
-                        depth,
-                        c: sums[(point * rows + row) * self.b.width..][..tile_rows * self.b.width]
-                            .as_mut_ptr(),
-                        c_stride: self.b.width,
-                        rows: tile_rows.min(tiles - row),
-                        accumulate,
-                    },
-                    narrow: self.b.narrow(panel),
-                });
-            }
-        }
-    }
-
-    /// Turns the sums of a panel to pixels.
-    ///
-    /// # Safety
-    /// As [`convolve`], and no other thread writes these tiles and this panel.
-    unsafe fn finish<O: Lanes>(
-        &self,
-        tiles: Range<usize>,
-        panel: usize,
-        rows: usize,
-        sums: &[f32],
-        target: &Target<'_, O>,
-    ) {
-        let to = self.images.to;
-        let columns = panel * self.b.width..self.b.n.min((panel + 1) * self.b.width);
-        for (i, tile) in tiles.enumerate() {
-            let (image, y, x) = self.place(tile);
-            self.b.kernels.dispatch(TransformOutput {
-                target,
-                sums: sums[i * self.b.width..].as_ptr(),
-                point_stride: rows * self.b.width,
-                pixel: (image * to.height + y) * to.width + x,
-                line: to.width,
-                size: [OUT.min(to.height - y), OUT.min(to.width - x)],
-                columns: columns.clone(),
-                bias: self.b.bias(panel),
-                doubled: self.doubled,
-            });
-        }
-    }
-
-    /// A tile's image and first output pixel.
-    fn place(&self, tile: usize) -> (usize, usize, usize) {
-        let [down, across] = self.grid;
-        (tile / (down * across), tile / across % down * OUT, tile % across * OUT)
-    }
-
-    /// A tile's input pixels at a channel; null outside of the image.
-    fn pixels(&self, tile: usize, channel: usize) -> [*const I; IN * IN] {
-        let Images { input, shape, padding, upsample, .. } = self.images;
-        let (image, y, x) = self.place(tile);
-        let scale = usize::from(*upsample);
-        std::array::from_fn(|i| {
-            let y = (y + i / IN).wrapping_sub(padding.top) >> scale;
-            let x = (x + i % IN).wrapping_sub(padding.left) >> scale;
-            if y >= shape.height || x >= shape.width {
-                return std::ptr::null();
-            }
-            let pixel = (image * shape.height + y) * shape.width + x;
-            input[pixel * shape.channels..][channel..shape.channels].as_ptr()
-        })
     }
 }
 

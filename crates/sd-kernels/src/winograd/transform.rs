@@ -254,8 +254,21 @@ impl<O: Lanes> Kernel for TransformOutput<'_, O> {
 }
 
 impl<O: Lanes> TransformOutput<'_, O> {
+    /// Brings the pixels of the tile to the right near: their lines lie too far apart for the processor to guess.
+    #[inline(always)]
+    fn prefetch_next<S: Simd>(&self, s: S) {
+        let columns = self.columns.clone().step_by(64 / size_of::<O>());
+        for (y, x) in (0..OUT).flat_map(|y| (OUT..2 * OUT).map(move |x| (y, x))) {
+            let row = (self.pixel + y * self.line + x) * self.target.stride;
+            for column in columns.clone() {
+                s.prefetch_write(self.target.output.wrapping_add(row + column).cast());
+            }
+        }
+    }
+
     #[inline(always)]
     fn transform<S: Simd, P: Points>(&self, s: S) {
+        self.prefetch_next(s);
         let mut pixels = [0f32; OUT * OUT * PANEL];
         for at in (0..self.columns.len()).step_by(S::LANES) {
             let mut lines = [[s.splat(0.0); IN]; OUT];
