@@ -50,6 +50,9 @@ pub(crate) struct Images<'a, T> {
 /// Whether the products are worth the transforms for an image with `to` as its output.
 ///
 /// The number of images must not matter, so that a batch gives what its images give alone.
+///
+/// Measured with AVX-512: two images of 8x8 with 1280 channels gain 1.6, of 16x16 with 1280 and larger ones with
+/// fewer channels two to three. The bounds below that are cautious, not measured.
 pub(crate) fn pays(b: &PackedB, channels: usize, to: ImageShape) -> bool {
     to.height * to.width >= 64 && channels >= 32 && b.n >= 32
 }
