@@ -131,6 +131,16 @@ impl Kernels {
         self.vectors.lanes()
     }
 
+    /// Rows of attention's tile.
+    pub(crate) fn panel_height(self) -> usize {
+        self.vectors.panel().0
+    }
+
+    /// The most vectors of columns of attention's tile.
+    pub(crate) fn panel_vectors(self) -> usize {
+        self.vectors.panel().1
+    }
+
     /// Rows of the largest f32 matrix tile.
     pub(crate) fn tile_rows(self) -> usize {
         self.vectors.tile_rows()

@@ -92,6 +92,8 @@ impl Output<'_> {
 /// # Safety
 /// Of the functions: the pointer is valid for `S::LANES`, or `n`, elements of any alignment.
 pub(crate) trait Lanes: Copy + Send + Sync + 'static {
+    /// Whether this is f32 itself.
+    const WIDE: bool;
     unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::V;
     unsafe fn load_n<S: Simd>(s: S, p: *const Self, n: usize) -> S::V;
     unsafe fn store<S: Simd>(s: S, p: *mut Self, v: S::V);
@@ -119,6 +121,7 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
 }
 
 impl Lanes for f32 {
+    const WIDE: bool = true;
     fn values(values: &[Self]) -> Values<'_> {
         Values::F32(values)
     }
@@ -144,6 +147,7 @@ impl Lanes for f32 {
 }
 
 impl Lanes for bf16 {
+    const WIDE: bool = false;
     fn values(values: &[Self]) -> Values<'_> {
         Values::Bf16(values)
     }

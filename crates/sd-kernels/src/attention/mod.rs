@@ -1,21 +1,19 @@
 //! Scaled dot-product attention by blocks of queries, with an online softmax: scores never leave the cache.
 #![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
 
-mod pack;
+pub(crate) mod panel;
 mod softmax;
 mod tiles;
+mod vectors;
 
 use half::bf16;
 
 use crate::amx::Tiles;
-use crate::buffer::{carve, line_up, with_scratch};
+use crate::buffer::with_scratch;
 use crate::element::{Element, Output, Values, typed};
 use crate::error::{expect, expect_at_least};
-use crate::gemm::micro::{A_STRIDE, DEPTH, RunTile, Tile};
 use crate::parallel::{self, Shared};
 use crate::{KernelError, Kernels};
-use pack::{CopyQueries, PackKeys, PackValues};
-use softmax::{Divide, OnlineSoftmax, Rescale};
 
 /// The sizes of an attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,12 +77,6 @@ pub enum Mask<'a> {
     /// The keys marked true, (batch, keys).
     Keys(&'a [bool]),
 }
-
-/// Queries that a task takes: a multiple of every set's tile rows.
-const QUERIES: usize = 48;
-/// Keys between two rescalings: a multiple of every panel's width and at most `DEPTH`.
-const KEYS: usize = 256;
-const _: () = assert!(KEYS <= DEPTH);
 
 impl Kernels {
     /// `softmax(scale * q k^T + mask) v` for each batch and head; `output` is (batch, queries, heads *
@@ -153,73 +145,15 @@ impl Plan<'_> {
         // SAFETY: the views and the output were checked.
         typed!(output, output, _ => unsafe {
             match (*views, self.kernels.tiles()) {
-                (Views::F32(q, k, v), _) => self.run(q, k, v, output),
+                (Views::F32(q, k, v), _) => self.run_on_vectors(q, k, v, output),
                 (Views::Bf16(q, k, v), Some(tiles)) => self.run_on_tiles(tiles, q, k, v, output),
-                (Views::Bf16(q, k, v), None) => self.run(q, k, v, output),
+                (Views::Bf16(q, k, v), None) => self.run_on_vectors(q, k, v, output),
             }
         });
         Ok(())
     }
 
-    /// Packs keys and values, then takes the queries block by block.
-    ///
-    /// # Safety
-    /// The views and the output fit the shape.
-    unsafe fn run<I: Element, O: Element>(
-        &self,
-        q: Rows<'_, I>,
-        k: Rows<'_, I>,
-        v: Rows<'_, I>,
-        output: &mut [O],
-    ) {
-        let plan = self;
-        let AttentionShape { batch, heads, queries, keys, head_dim } = self.shape;
-        let width = heads * head_dim;
-        let (key_len, value_len) = (plan.packed(keys, head_dim), plan.packed(head_dim, keys));
-        let blocks = queries.div_ceil(QUERIES);
-        with_scratch(batch * heads * (key_len + value_len), |scratch| {
-            let packed = Shared(scratch.as_mut_ptr());
-            let len = key_len + value_len;
-            parallel::for_each(batch * heads, |head| {
-                let (sequence, head_at) = (head / heads * keys, head % heads * head_dim);
-                // SAFETY: each task fills its own `len` values; the views were checked.
-                unsafe {
-                    let keys_at = k.data.as_ptr().wrapping_add(sequence * k.stride + head_at);
-                    let to = packed.at(head * len);
-                    plan.kernels.dispatch(PackKeys {
-                        from: keys_at,
-                        stride: k.stride,
-                        rows: keys,
-                        head_dim,
-                        to,
-                    });
-                    let values_at = v.data.as_ptr().wrapping_add(sequence * v.stride + head_at);
-                    let to = to.add(key_len);
-                    plan.kernels.dispatch(PackValues {
-                        from: values_at,
-                        stride: v.stride,
-                        rows: keys,
-                        head_dim,
-                        to,
-                    });
-                }
-            });
-            let (packed, output) = (&*scratch, Shared(output.as_mut_ptr()));
-            parallel::for_each(batch * heads * blocks, |task| {
-                let (head, block) = (task / blocks, task % blocks);
-                let (keys, values) = packed[head * len..(head + 1) * len].split_at(key_len);
-                let (sequence, head_at) = (head / heads * queries, head % heads * head_dim);
-                let rows = block * QUERIES..queries.min((block + 1) * QUERIES);
-                let first = sequence + rows.start;
-                let from = q.data.as_ptr().wrapping_add(first * q.stride + head_at);
-                let to = output.at(first * width + head_at);
-                // SAFETY: the views were checked; the blocks of queries and heads do not overlap.
-                unsafe { plan.block(head / heads, rows, from, q.stride, keys, values, to) };
-            });
-        });
-    }
-
-    /// As [`run`](Self::run), on matrix tiles.
+    /// Packs keys and values, then takes the queries block by block, on matrix tiles.
     ///
     /// # Safety
     /// The views and the output fit the shape.
@@ -282,134 +216,6 @@ impl Plan<'_> {
         for row in scores.chunks_exact_mut(stride).take(rows) {
             let masked = row.iter_mut().zip(allowed).filter(|(_, allowed)| !**allowed);
             masked.for_each(|(score, _)| *score = f32::NEG_INFINITY);
-        }
-    }
-
-    /// f32 values of a right-hand matrix of `columns` columns packed in panels.
-    fn packed(&self, columns: usize, depth: usize) -> usize {
-        line_up(columns.next_multiple_of(self.kernels.panel()) * depth)
-    }
-
-    /// Attention of some queries of one head.
-    ///
-    /// # Safety
-    /// `from` and `to` are valid for the rows of the block; `keys` and `values` are packed.
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn block<I: Element, O: Element>(
-        &self,
-        sequence: usize,
-        rows: std::ops::Range<usize>,
-        from: *const I,
-        stride: usize,
-        keys: &[f32],
-        values: &[f32],
-        to: *mut O,
-    ) {
-        let AttentionShape { heads, head_dim, .. } = self.shape;
-        let kernels = self.kernels;
-        let tile_rows = kernels.tile_rows();
-        let padded = rows.len().next_multiple_of(tile_rows);
-        let out_stride = head_dim.next_multiple_of(kernels.panel());
-        let steps = head_dim.div_ceil(DEPTH).max(1);
-        let depth = head_dim.div_ceil(steps);
-        let area = padded * A_STRIDE;
-        let total =
-            line_up(steps * area) + line_up(area) + line_up(padded * out_stride) + 2 * line_up(padded);
-        with_scratch(total, |mut scratch| {
-            let q = carve(&mut scratch, steps * area);
-            let scores = carve(&mut scratch, area);
-            let out = carve(&mut scratch, padded * out_stride);
-            let tops = &mut carve(&mut scratch, padded)[..rows.len()];
-            let sums = &mut carve(&mut scratch, padded)[..rows.len()];
-            tops.fill(f32::NEG_INFINITY);
-            sums.fill(0.0);
-            out.fill(0.0);
-            for step in 0..steps {
-                let part = step * depth..head_dim.min((step + 1) * depth);
-                let from = from.wrapping_add(part.start);
-                let to = q[step * area..].as_mut_ptr();
-                kernels.dispatch(CopyQueries { from, stride, rows: rows.len(), width: part.len(), to });
-            }
-            let end = self.keys_seen(rows.end);
-            for start in (0..end).step_by(KEYS) {
-                let block = start..end.min(start + KEYS);
-                for step in 0..steps {
-                    let part = step * depth..head_dim.min((step + 1) * depth);
-                    let product = Product {
-                        a: &q[step * area..],
-                        b: keys,
-                        columns: self.shape.keys,
-                        depth: head_dim,
-                        part,
-                        rows: rows.len(),
-                        accumulate: step > 0,
-                    };
-                    product.run(kernels, block.clone(), scores, A_STRIDE);
-                }
-                if let Mask::Keys(allowed) = self.mask {
-                    let allowed = &allowed[sequence * self.shape.keys..][block.clone()];
-                    self.hide(scores, A_STRIDE, rows.len(), allowed);
-                }
-                kernels.dispatch(OnlineSoftmax {
-                    scores,
-                    keys: block.clone(),
-                    causal_from: self.causal_from(&rows),
-                    scale: self.scale * std::f32::consts::LOG2_E,
-                    rescale: Rescale { tops, sums, out, out_stride },
-                });
-                let product = Product {
-                    a: scores,
-                    b: values,
-                    columns: head_dim,
-                    depth: self.shape.keys,
-                    part: block,
-                    rows: rows.len(),
-                    accumulate: true,
-                };
-                product.run(kernels, 0..head_dim, out, out_stride);
-            }
-            kernels.dispatch(Divide { out, out_stride, sums, head_dim, to, stride: heads * head_dim });
-        });
-    }
-}
-
-/// One of the two products, on a block that is in cache.
-struct Product<'a> {
-    /// Rows `A_STRIDE` apart that begin with depth `part.start`.
-    a: &'a [f32],
-    /// Panels of the whole right-hand matrix.
-    b: &'a [f32],
-    columns: usize,
-    depth: usize,
-    part: std::ops::Range<usize>,
-    rows: usize,
-    accumulate: bool,
-}
-
-impl Product<'_> {
-    /// Computes the columns in `range`, which begins at a panel, into `c`.
-    fn run(&self, kernels: Kernels, range: std::ops::Range<usize>, c: &mut [f32], c_stride: usize) {
-        let (width, tile_rows) = (kernels.panel(), kernels.tile_rows());
-        for column in range.clone().step_by(width) {
-            let narrow = self.columns - column <= width / 2;
-            let panel_width = if narrow { width / 2 } else { width };
-            let from = column * self.depth + self.part.start * panel_width;
-            for row in (0..self.rows).step_by(tile_rows) {
-                kernels.dispatch(RunTile::<_, A_STRIDE> {
-                    tile: Tile {
-                        a: self.a[row * A_STRIDE..].as_ptr(),
-                        b: self.b[from..from + self.part.len() * panel_width].as_ptr(),
-                        depth: self.part.len(),
-                        c: c[row * c_stride + column - range.start..].as_mut_ptr(),
-                        c_stride,
-                        rows: self.rows - row,
-                        next: self.b[from..].as_ptr().cast(),
-                        next_step: 0,
-                        accumulate: self.accumulate,
-                    },
-                    narrow,
-                });
-            }
         }
     }
 }

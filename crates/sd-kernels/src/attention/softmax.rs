@@ -1,8 +1,7 @@
-//! The softmax of attention, over one block of keys after another, in powers of two.
+//! The softmax of attention on matrix tiles, over one block of keys after another, in powers of two.
 #![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
 
 use crate::element::Lanes;
-use crate::gemm::micro::A_STRIDE;
 use crate::simd::{Kernel, Simd, math};
 
 /// What each row of a block has summed so far.
@@ -66,62 +65,6 @@ pub(super) unsafe fn greatest<S: Simd>(s: S, scores: &[f32]) -> f32 {
         top = s.max(top, s.load(p.add(i)));
     }
     scores[whole..].iter().fold(s.greatest(top), |top, score| top.max(*score))
-}
-
-/// Turns a block's scores into weights relative to each row's greatest score so far.
-pub(super) struct OnlineSoftmax<'a> {
-    /// Rows `A_STRIDE` apart; becomes `2^(scale * score - top)`.
-    pub(super) scores: &'a mut [f32],
-    /// The block's keys.
-    pub(super) keys: std::ops::Range<usize>,
-    /// The first row's position, if a query sees no later keys.
-    pub(super) causal_from: Option<usize>,
-    /// The scale of the scores times the logarithm that makes powers of two of exponentials.
-    pub(super) scale: f32,
-    pub(super) rescale: Rescale<'a>,
-}
-
-impl Kernel for OnlineSoftmax<'_> {
-    type Out = ();
-    #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        let scale = s.splat(self.scale);
-        for row in 0..self.rescale.rows() {
-            let scores = &mut self.scores[row * A_STRIDE..][..self.keys.len()];
-            let seen = match self.causal_from {
-                Some(first) => (first + row + 1).saturating_sub(self.keys.start).min(scores.len()),
-                None => scores.len(),
-            };
-            let (scores, hidden) = scores.split_at_mut(seen);
-            hidden.fill(0.0);
-            if seen == 0 {
-                continue;
-            }
-            let whole = seen / S::LANES * S::LANES;
-            let n = seen - whole;
-            // SAFETY: every access is within `scores`.
-            unsafe {
-                let now = self.rescale.top(row, greatest(s, scores) * self.scale);
-                let shift = s.splat(-now);
-                let p = scores.as_mut_ptr();
-                let mut sum = s.splat(0.0);
-                for i in (0..whole).step_by(S::LANES) {
-                    let e = math::exp2(s, s.fma(s.load(p.add(i)), scale, shift));
-                    s.store(p.add(i), e);
-                    sum = s.add(sum, e);
-                }
-                let mut total = s.sum(sum);
-                if n > 0 {
-                    let e = math::exp2(s, s.fma(s.load_n(p.add(whole), n), scale, shift));
-                    s.store_n(p.add(whole), e, n);
-                    for weight in &scores[whole..] {
-                        total += *weight;
-                    }
-                }
-                self.rescale.grow(s, row, now, total);
-            }
-        }
-    }
 }
 
 /// Divides by the sums of weights and writes the rows out.

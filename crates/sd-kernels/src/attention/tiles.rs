@@ -4,12 +4,14 @@
 use half::bf16;
 
 use super::softmax::{Divide, Rescale, greatest};
-use super::{AttentionShape, KEYS, Mask, Plan};
+use super::{AttentionShape, Mask, Plan};
 use crate::amx::{PANEL, Session, TILE, TILE_DEPTH, TILE_ROWS, TileProduct, Tiles};
 use crate::buffer::{carve, line_up, with_scratch};
 use crate::element::Lanes;
 use crate::simd::{Kernel, Simd, math};
 
+/// Keys between two rescalings.
+const KEYS: usize = 256;
 /// Queries that a task takes.
 pub(super) const QUERIES: usize = 64;
 /// Rows that one tile product covers.

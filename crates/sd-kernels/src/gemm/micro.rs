@@ -32,6 +32,32 @@ pub(crate) struct Tile<W, const STRIDE: usize> {
     pub(crate) accumulate: bool,
 }
 
+impl<W, const STRIDE: usize> Tile<W, STRIDE> {
+    /// The same tile with another panel of B.
+    pub(crate) fn with_b<B>(self, b: *const B) -> Tile<B, STRIDE> {
+        let Self { a, b: _, depth, c, c_stride, rows, next, next_step, accumulate } = self;
+        Tile { a, b, depth, c, c_stride, rows, next, next_step, accumulate }
+    }
+}
+
+/// Copies weights as f32.
+pub(crate) struct Widen<'a, W> {
+    pub(crate) from: &'a [W],
+    /// As long as `from`.
+    pub(crate) to: &'a mut [f32],
+}
+
+impl<W: Lanes> Kernel for Widen<'_, W> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (from, to) in self.from.chunks(S::LANES).zip(self.to.chunks_mut(S::LANES)) {
+            // SAFETY: both chunks have as many values.
+            unsafe { s.store_n(to.as_mut_ptr(), W::load_n(s, from.as_ptr(), to.len()), to.len()) };
+        }
+    }
+}
+
 /// Computes `R` rows by `NV` vectors. Each element is summed in the order of the depth index, whatever the
 /// tile's shape: so a row's result never depends on the rows beside it.
 ///

@@ -13,7 +13,7 @@ use crate::element::Lanes;
 use crate::parallel;
 use epilogue::{Finish, Target};
 use gather::{CopyBlock, Gather};
-use micro::{A_STRIDE, DEPTH, RunTile, Tile};
+use micro::{A_STRIDE, DEPTH, RunTile, Tile, Widen};
 use pack::{PackedB, Storage};
 
 /// How weights are stored and multiplied.
@@ -104,8 +104,12 @@ unsafe fn multiply_block<G: Gather, W: Lanes, O: Lanes>(
     let tile_size = line_up(tile_rows * width);
     // With one step a tile is finished at once; else all sums of the block wait for the last step.
     let tiles = if steps == 1 { 1 } else { rows / tile_rows * block.panels.len() };
-    with_scratch(line_up(rows * A_STRIDE) + tiles * tile_size, |mut scratch| {
+    // Weights that several tiles read are widened once.
+    let widened = if W::WIDE || rows <= tile_rows { 0 } else { depth * width };
+    let total = line_up(rows * A_STRIDE) + line_up(widened) + tiles * tile_size;
+    with_scratch(total, |mut scratch| {
         let copy = carve(&mut scratch, rows * A_STRIDE);
+        let wide = carve(&mut scratch, widened);
         let sums = carve(&mut scratch, tiles * tile_size);
         for step in 0..steps {
             let k = step * depth..b.k.min((step + 1) * depth);
@@ -119,26 +123,37 @@ unsafe fn multiply_block<G: Gather, W: Lanes, O: Lanes>(
                 let narrow = b.narrow(panel);
                 let panel_width = if narrow { width / 2 } else { width };
                 let from = panel * b.k * width + k.start * panel_width;
+                // The panel after this one comes near piece by piece, while this one's tiles are computed.
+                let next = weights.as_ptr().wrapping_add((panel + 1) * b.k * width + k.start * width);
+                let bytes = size_of::<W>() * width * tile_rows;
+                let next_step = bytes.div_ceil(rows).next_multiple_of(4);
+                let weights = &weights[from..from + k.len() * panel_width];
+                if widened > 0 {
+                    kernels.dispatch(Widen { from: weights, to: &mut wide[..weights.len()] });
+                }
                 let first = panel * b.panel_outputs();
                 let columns = first..b.outputs().min(first + b.panel_outputs());
                 for (t, row) in block.rows.clone().step_by(tile_rows).enumerate() {
                     let slot = if steps == 1 { 0 } else { p * (rows / tile_rows) + t };
                     let tile_sums = &mut sums[slot * tile_size..(slot + 1) * tile_size];
                     let rows = row..block.rows.end.min(row + tile_rows);
-                    kernels.dispatch(RunTile::<_, A_STRIDE> {
-                        tile: Tile {
-                            a: copy[t * tile_rows * A_STRIDE..].as_ptr(),
-                            b: weights[from..from + k.len() * panel_width].as_ptr(),
-                            depth: k.len(),
-                            c: tile_sums.as_mut_ptr(),
-                            c_stride: width,
-                            rows: rows.len(),
-                            next: weights[from..].as_ptr().cast(),
-                            next_step: 0,
-                            accumulate: step > 0,
-                        },
-                        narrow,
-                    });
+                    let tile = Tile {
+                        a: copy[t * tile_rows * A_STRIDE..].as_ptr(),
+                        b: weights.as_ptr(),
+                        depth: k.len(),
+                        c: tile_sums.as_mut_ptr(),
+                        c_stride: width,
+                        rows: rows.len(),
+                        next: next.cast::<u8>().wrapping_add(t * k.len() * next_step),
+                        next_step,
+                        accumulate: step > 0,
+                    };
+                    if widened > 0 {
+                        let tile = tile.with_b(wide.as_ptr());
+                        kernels.dispatch(RunTile::<_, A_STRIDE> { tile, narrow });
+                    } else {
+                        kernels.dispatch(RunTile::<_, A_STRIDE> { tile, narrow });
+                    }
                     if step + 1 == steps {
                         kernels.dispatch(Finish {
                             target,

@@ -9,6 +9,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::Simd;
+use crate::attention::panel::{PanelTile, panel_tile};
 use crate::element::Lanes;
 use crate::gemm::micro::{Tile, tile_rows};
 
@@ -55,6 +56,8 @@ impl Simd for Avx2 {
     type V = __m256;
     const LANES: usize = LANES;
     const MR: usize = 6;
+    const PANEL_HEIGHT: usize = 4;
+    const PANEL_VECTORS: usize = 3;
 
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
@@ -158,6 +161,13 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn add_exponent(self, v: Self::V, n: Self::V) -> Self::V {
+        unsafe {
+            let power = _mm256_slli_epi32::<23>(_mm256_castps_si256(n));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), power))
+        }
+    }
+    #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
         unsafe {
             let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
@@ -172,6 +182,10 @@ impl Simd for Avx2 {
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
+    }
+    #[inline(always)]
+    unsafe fn panel_tile<const NV: usize>(self, tile: &PanelTile) {
+        panel_tile::<Self, 4, NV>(self, tile);
     }
     #[inline(always)]
     unsafe fn tile<W: Lanes, const NV: usize, const STRIDE: usize>(self, tile: &Tile<W, STRIDE>) {

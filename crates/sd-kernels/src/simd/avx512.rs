@@ -9,6 +9,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::Simd;
+use crate::attention::panel::{PanelTile, panel_tile};
 use crate::element::Lanes;
 use crate::gemm::micro::{Tile, tile_rows};
 
@@ -51,6 +52,8 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     type V = __m512;
     const LANES: usize = 16;
     const MR: usize = 12;
+    const PANEL_HEIGHT: usize = 8;
+    const PANEL_VECTORS: usize = 3;
 
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
@@ -152,6 +155,13 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_scalef_ps(v, n) }
     }
     #[inline(always)]
+    fn add_exponent(self, v: Self::V, n: Self::V) -> Self::V {
+        unsafe {
+            let power = _mm512_slli_epi32::<23>(_mm512_castps_si512(n));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(v), power))
+        }
+    }
+    #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
         unsafe {
             let high = _mm512_extractf32x8_ps::<1>(v);
@@ -170,6 +180,10 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
+    }
+    #[inline(always)]
+    unsafe fn panel_tile<const NV: usize>(self, tile: &PanelTile) {
+        panel_tile::<Self, 8, NV>(self, tile);
     }
     #[inline(always)]
     unsafe fn tile<W: Lanes, const NV: usize, const STRIDE: usize>(self, tile: &Tile<W, STRIDE>) {

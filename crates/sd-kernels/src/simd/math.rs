@@ -32,6 +32,22 @@ pub(crate) fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
     s.ldexp(p, n)
 }
 
+/// `2^x` within 2 ulp for `x` of at most zero: exactly zero at -127 and below, NaN to NaN. Some operations shorter
+/// than [`exp2`]: softmax makes as many as it has scores.
+#[inline(always)]
+pub(crate) fn exp2_of_negative<S: Simd>(s: S, x: S::V) -> S::V {
+    /// What rounds to an integer when it is added: the last bit of its mantissa is worth one.
+    const ROUND: f32 = 12_582_912.0;
+    let x = s.max(s.splat(-127.0), x);
+    let n = s.add(x, s.splat(ROUND));
+    let r = s.sub(x, s.sub(n, s.splat(ROUND)));
+    let mut p = s.splat(1.326_472_7e-3);
+    for c in [9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_47e-1, 1.0] {
+        p = s.fma(p, r, s.splat(c));
+    }
+    s.add_exponent(p, n)
+}
+
 /// `2^x` within 1e-4 relative, for weights that are rounded to bf16: as [`exp2`] otherwise.
 #[inline(always)]
 pub(crate) fn exp2_rough<S: Simd>(s: S, x: S::V) -> S::V {

@@ -15,6 +15,7 @@ pub(crate) mod portable;
 
 use half::bf16;
 
+use crate::attention::panel::PanelTile;
 use crate::gemm::micro::Tile;
 
 /// Vectors of `LANES` f32 values and what can be done with them.
@@ -28,6 +29,10 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// Rows of the matrix microkernel's largest tile.
     const MR: usize;
+    /// Rows of attention's tile; see [`PanelTile`].
+    const PANEL_HEIGHT: usize;
+    /// The most vectors of its columns, at most three.
+    const PANEL_VECTORS: usize;
 
     /// Asks for a cache line that will be read. Any address is fine.
     #[inline(always)]
@@ -70,6 +75,9 @@ pub(crate) trait Simd: Copy {
     fn round(self, v: Self::V) -> Self::V;
     /// `v * 2^n` for integral `n` within -300..=300; overflow and underflow as IEEE.
     fn ldexp(self, v: Self::V, n: Self::V) -> Self::V;
+    /// `v * 2^n` by adding to the exponent's bits, where the last nine bits of `n` as a number hold the power: for
+    /// a `v` next to 1 and a power over -127; 1 at -127 gives zero.
+    fn add_exponent(self, v: Self::V, n: Self::V) -> Self::V;
     /// The sum of all lanes, in an order that depends on nothing but `LANES`.
     fn sum(self, v: Self::V) -> f32;
     /// The greatest lane; NaN lanes may be skipped.
@@ -83,6 +91,12 @@ pub(crate) trait Simd: Copy {
         self,
         tile: &Tile<W, STRIDE>,
     );
+
+    /// Runs attention's microkernel on one tile, `PANEL_HEIGHT` rows by `NV` vectors.
+    ///
+    /// # Safety
+    /// The pointers of `tile` are valid for its shape.
+    unsafe fn panel_tile<const NV: usize>(self, tile: &PanelTile);
 }
 
 /// One piece of work, written for any instruction set.
@@ -145,6 +159,20 @@ impl Vectors {
             Self::Avx2 => avx2::Avx2::MR,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 | Self::Avx512Bf16 => avx512::Avx512::<false>::MR,
+        }
+    }
+
+    /// Rows of attention's tile, and the most vectors of its columns.
+    pub(crate) fn panel(self) -> (usize, usize) {
+        fn of<S: Simd>() -> (usize, usize) {
+            (S::PANEL_HEIGHT, S::PANEL_VECTORS)
+        }
+        match self {
+            Self::Portable => of::<portable::Portable>(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => of::<avx2::Avx2>(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 | Self::Avx512Bf16 => of::<avx512::Avx512<false>>(),
         }
     }
 

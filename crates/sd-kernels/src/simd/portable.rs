@@ -4,6 +4,7 @@
 use half::bf16;
 
 use super::Simd;
+use crate::attention::panel::{PanelTile, panel_tile};
 use crate::element::Lanes;
 use crate::gemm::micro::{Tile, tile_rows};
 
@@ -33,6 +34,8 @@ impl Simd for Portable {
     type V = [f32; LANES];
     const LANES: usize = LANES;
     const MR: usize = if cfg!(target_arch = "aarch64") { 8 } else { 4 };
+    const PANEL_HEIGHT: usize = if cfg!(target_arch = "aarch64") { 8 } else { 4 };
+    const PANEL_VECTORS: usize = if cfg!(target_arch = "aarch64") { 3 } else { 2 };
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -126,12 +129,24 @@ impl Simd for Portable {
         })
     }
     #[inline(always)]
+    fn add_exponent(self, v: Self::V, n: Self::V) -> Self::V {
+        lanes!(i => f32::from_bits(v[i].to_bits().wrapping_add(n[i].to_bits() << 23)))
+    }
+    #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
         (v[0] + v[2]) + (v[1] + v[3])
     }
     #[inline(always)]
     fn greatest(self, v: Self::V) -> f32 {
         v[0].max(v[2]).max(v[1].max(v[3]))
+    }
+    #[inline(always)]
+    unsafe fn panel_tile<const NV: usize>(self, tile: &PanelTile) {
+        if cfg!(target_arch = "aarch64") {
+            panel_tile::<Self, 8, NV>(self, tile);
+        } else {
+            panel_tile::<Self, 4, NV>(self, tile);
+        }
     }
     #[inline(always)]
     unsafe fn tile<W: Lanes, const NV: usize, const STRIDE: usize>(self, tile: &Tile<W, STRIDE>) {
