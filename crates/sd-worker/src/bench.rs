@@ -7,7 +7,7 @@ use sd_inference::{Generation, GenerationRequest, LoadOptions, ModelSource, Pipe
 use serde::Serialize;
 
 use crate::args::{BenchArgs, BenchPart};
-use crate::exit::Failure;
+use crate::exit::{Failure, say};
 use crate::model;
 
 const PROMPT: &str = "a photograph of a lighthouse on a cliff at dusk, waves below, highly detailed";
@@ -76,11 +76,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
 
     let report = measure(&pipeline, args, name, load)?;
     if args.json {
-        println!("{}", serde_json::to_string(&report).map_err(Failure::failed)?);
+        say(serde_json::to_string(&report).map_err(Failure::failed)?)
     } else {
-        print_table(&report);
+        say(table(&report))
     }
-    Ok(())
 }
 
 fn measure(pipeline: &Pipeline, args: &BenchArgs, name: String, load: Duration) -> Result<Report, Failure> {
@@ -205,11 +204,15 @@ impl Part {
     }
 }
 
-fn print_table(report: &Report) {
+fn table(report: &Report) -> String {
     let Report { model, device, dtype, threads, kernels, size, batch, iterations, .. } = report;
-    println!("{model} at {size}x{size}, batch {batch}, {dtype} on {device} ({kernels}, {threads} threads)");
-    println!("medians of {iterations}, in brackets the least and the most:");
-    println!("  {:<12} {:>10.1} ms", "load", report.load_ms);
+    let mut lines = vec![
+        format!(
+            "{model} at {size}x{size}, batch {batch}, {dtype} on {device} ({kernels}, {threads} threads)"
+        ),
+        format!("medians of {iterations}, in brackets the least and the most:"),
+        format!("  {:<12} {:>10.1} ms", "load", report.load_ms),
+    ];
     for part in [BenchPart::Text, BenchPart::Step, BenchPart::Decode, BenchPart::Picture] {
         let Some(measured) = report.parts.get(key(part)) else { continue };
         let name = match part {
@@ -217,14 +220,15 @@ fn print_table(report: &Report) {
             BenchPart::Picture => format!("{} steps", report.picture_steps),
             _ => key(part).to_owned(),
         };
-        println!("  {name:<12} {}", line(measured));
+        lines.push(format!("  {name:<12} {}", line(measured)));
     }
     if let Some(peak) = report.peak_gflop_per_s {
-        println!("  {:<12} {peak:>10.1} GFLOP/s of f32 in registers", "peak");
+        lines.push(format!("  {:<12} {peak:>10.1} GFLOP/s of f32 in registers", "peak"));
     }
     if let Some(peak) = report.peak_rss_mb {
-        println!("  {:<12} {peak:>10.0} MB", "peak memory");
+        lines.push(format!("  {:<12} {peak:>10.0} MB", "peak memory"));
     }
+    lines.join("\n")
 }
 
 fn line(part: &Part) -> String {

@@ -1,5 +1,7 @@
 //! How a command ends.
 
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 /// Why a command ended early.
@@ -46,5 +48,15 @@ impl From<sd_inference::Error> for Failure {
             // A model that is missing or broken was named by the user.
             _ => Self::refused(error),
         }
+    }
+}
+
+/// Writes a line of results to standard output. Whoever has read enough (`| head`) ends nothing by going away.
+pub(crate) fn say(line: impl Display) -> Result<(), Failure> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("standard output: {error}")))
+        }
+        _ => Ok(()),
     }
 }

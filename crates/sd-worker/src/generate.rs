@@ -10,7 +10,7 @@ use sd_engine::{JobRouter, JobUpdate};
 use serde_json::json;
 
 use crate::args::GenerateArgs;
-use crate::exit::{Failure, Kind};
+use crate::exit::{Failure, Kind, say};
 use crate::model;
 use crate::output::OutputFiles;
 use crate::worker::Worker;
@@ -155,12 +155,11 @@ fn report(args: &GenerateArgs, output: OutputFiles, done: &Done, elapsed: Durati
             .collect();
         let report = json!({"model": args.model.model, "images": images, "elapsed_ms": elapsed.as_millis() as u64,
                             "timings": done.timings});
-        println!("{report}");
-        return Ok(());
+        return say(report);
     }
     for (path, image) in paths.iter().zip(&done.images) {
-        println!("{}: {}x{}, seed {}", path.display(), image.width, image.height, image.seed);
+        let size = format!("{}x{}", image.width, image.height);
+        say(format!("{}: {size}, seed {}", path.display(), image.seed))?;
     }
-    println!("{seconds:.2} s ({:.2} s of them steps)", done.timings.denoise_ms as f64 / 1000.0);
-    Ok(())
+    say(format!("{seconds:.2} s ({:.2} s of them steps)", done.timings.denoise_ms as f64 / 1000.0))
 }

@@ -1,10 +1,8 @@
 //! `sd-worker info`: what this build and this machine can do.
 
-use std::io::Write;
-
 use sd_inference::machine::available_memory;
 
-use crate::exit::Failure;
+use crate::exit::{Failure, say};
 use crate::threads;
 
 pub(crate) fn run(wanted: Option<u16>) -> Result<(), Failure> {
@@ -20,7 +18,5 @@ pub(crate) fn run(wanted: Option<u16>) -> Result<(), Failure> {
         format!("memory available: {memory}"),
         sd_inference::cpu_kernels_report(),
     ];
-    // Whoever reads only the first lines (`| head`) has what they want.
-    let _ = writeln!(std::io::stdout(), "{}", report.join("\n"));
-    Ok(())
+    say(report.join("\n"))
 }

@@ -2,8 +2,6 @@
 //!
 //! Exit codes: 0 done; 1 the work failed; 2 the request cannot be done as it was asked; 130 interrupted.
 
-#![allow(clippy::print_stdout, reason = "a command line program prints its results")]
-
 mod args;
 mod bench;
 mod demo;

@@ -4,7 +4,7 @@ use sd_http::{Api, ApiConfig, ApiToken, ServeError, Server, ServerConfig};
 use tokio::sync::oneshot;
 
 use crate::args::ServeArgs;
-use crate::exit::Failure;
+use crate::exit::{Failure, say};
 use crate::model;
 use crate::worker::Worker;
 
@@ -45,7 +45,7 @@ async fn serve(args: &ServeArgs) -> Result<(), Failure> {
         error => Failure::failed(error),
     })?;
     // Supervisors and tests read the address from this line: the port may have been chosen just now.
-    println!("listening on http://{}", server.local_addr());
+    say(format!("listening on http://{}", server.local_addr()))?;
     if without_token {
         tracing::warn!("no token: anyone on this machine may use the worker");
     }

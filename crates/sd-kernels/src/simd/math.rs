@@ -42,7 +42,7 @@ pub(crate) fn exp2_of_negative<S: Simd>(s: S, x: S::V) -> S::V {
     let n = s.add(x, s.splat(ROUND));
     let r = s.sub(x, s.sub(n, s.splat(ROUND)));
     let mut p = s.splat(1.326_472_7e-3);
-    for c in [9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_47e-1, 1.0] {
+    for c in [9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_470_6e-1, 1.0] {
         p = s.fma(p, r, s.splat(c));
     }
     s.add_exponent(p, n)
@@ -113,4 +113,51 @@ pub(crate) fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
     let inner = s.mul(x, s.fma(x2, s.splat(0.044_715), s.splat(1.0)));
     let minus_2u = s.mul(inner, s.splat(-1.595_769));
     s.div(x, s.add(s.splat(1.0), exp(s, minus_2u)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Kernel, Simd, Vectors};
+    use super::exp2_of_negative;
+
+    /// Applies [`exp2_of_negative`] in place; a multiple of 16 values.
+    struct Exp2<'a>(&'a mut [f32]);
+
+    impl Kernel for Exp2<'_> {
+        type Out = ();
+        #[inline(always)]
+        #[allow(unsafe_code)]
+        fn run<S: Simd>(self, s: S) {
+            for chunk in self.0.chunks_exact_mut(S::LANES) {
+                // SAFETY: the chunk is one vector long.
+                unsafe { s.store(chunk.as_mut_ptr(), exp2_of_negative(s, s.load(chunk.as_ptr()))) };
+            }
+        }
+    }
+
+    fn exp2(vectors: Vectors, values: &[f32]) -> Vec<f32> {
+        let mut out = values.to_vec();
+        out.resize(values.len().next_multiple_of(16), 0.0);
+        vectors.dispatch(Exp2(&mut out));
+        out.truncate(values.len());
+        out
+    }
+
+    #[test]
+    fn powers_of_two_are_near_and_end_in_zero() {
+        let values: Vec<f32> = (0..126_000).map(|i| i as f32 * -1e-3).collect();
+        for vectors in Vectors::available() {
+            for (x, y) in values.iter().zip(exp2(vectors, &values)) {
+                let expected = f64::from(*x).exp2();
+                let error = (f64::from(y) - expected).abs() / expected;
+                assert!(error <= 2.0 * f64::from(f32::EPSILON), "{vectors:?}: 2^{x} gave {y}");
+            }
+            let ends = exp2(vectors, &[0.0, -127.0, -1e30, f32::NEG_INFINITY]);
+            assert_eq!(ends, [1.0, 0.0, 0.0, 0.0], "{vectors:?}");
+            // Between the least normal number and zero nothing grows.
+            let small = exp2(vectors, &[-126.0, -126.4, -126.6, -126.99]);
+            assert!(small.iter().all(|y| (0.0..=f32::MIN_POSITIVE).contains(y)), "{vectors:?}: {small:?}");
+            assert!(exp2(vectors, &[f32::NAN])[0].is_nan(), "{vectors:?}");
+        }
+    }
 }

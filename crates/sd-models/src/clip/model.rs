@@ -33,8 +33,10 @@ impl ClipTextModel {
     /// Loads the encoder. `config_file` names the configuration in error messages.
     ///
     /// # Errors
-    /// [`Error::UnsupportedConfig`] for an unknown activation; otherwise as [`Weights::tensor`].
+    /// [`Error::UnsupportedConfig`] as [`ClipTextConfig::check`] and for an unknown activation; otherwise as
+    /// [`Weights::tensor`].
     pub fn load(weights: &Weights, config: ClipTextConfig, config_file: &str) -> Result<Self> {
+        config.check(config_file)?;
         let activation =
             Activation::from_name(&config.hidden_act).ok_or_else(|| Error::UnsupportedConfig {
                 file: config_file.into(),
