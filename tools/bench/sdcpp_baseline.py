@@ -23,14 +23,14 @@ def main():
     options = parse()
     parts, load = {}, None
     if {"text", "step", "decode"} & set(options.parts):
-        # Pictures of one step each, of which the first does not count.
-        log = run(options, steps=1, pictures=options.iterations + 1)
+        # Pictures of one step each, of which the first do not count.
+        log = run(options, steps=1, pictures=options.iterations + options.warmup)
         load = seconds(log, r"loading tensors completed, taking ([\d.]+)s")[0]
         measured = {
             # Prompts are encoded once in a process, so that there is no round that does not count.
             "text": ("text_encode", seconds(log, r"get_learned_condition completed, taking ([\d.]+)s")),
-            "step": ("step", seconds(log, r"- sampling completed, taking ([\d.]+)s")[1:]),
-            "decode": ("decode", seconds(log, r"latent \d+ decoded, taking ([\d.]+)s")[1:]),
+            "step": ("step", seconds(log, r"- sampling completed, taking ([\d.]+)s")[options.warmup:]),
+            "decode": ("decode", seconds(log, r"latent \d+ decoded, taking ([\d.]+)s")[options.warmup:]),
         }
         parts |= dict(measured[part] for part in options.parts if part in measured)
     if "picture" in options.parts:
@@ -47,6 +47,7 @@ def parse():
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--threads", type=int, default=-1)
     parser.add_argument("--iterations", type=int, default=3)
+    parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--steps", type=int, default=20, help="steps of the part `picture`")
     parser.add_argument("--parts", type=lambda text: text.split(","), default=["text", "step", "decode"])
     parser.add_argument("--flags", choices=["default", "faster"], default="default",

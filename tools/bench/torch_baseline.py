@@ -44,8 +44,9 @@ def parse():
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch", type=int, default=1, help="pictures at once")
     parser.add_argument("--iterations", type=int, default=3,
-                        help="how often each part is measured, after one round that does not count "
-                             "(for `picture` one of a single step)")
+                        help="how often each part is measured")
+    parser.add_argument("--warmup", type=int, default=1,
+                        help="how often each part runs before that (for `picture` with a single step)")
     parser.add_argument("--steps", type=int, default=20, help="steps of the part `picture`")
     parser.add_argument("--parts", type=lambda text: text.split(","), default=PARTS[:3],
                         help="any of text,step,decode,picture [default: text,step,decode]")
@@ -83,8 +84,9 @@ class Bench:
         gc.collect()
 
     def measure(self, part, run, warm_up=None):
-        """Samples of `run` in milliseconds, after one call (of `warm_up` where a call is long) that does not count."""
-        (warm_up or run)()
+        """Samples of `run` in milliseconds, after calls (of `warm_up` where a call is long) that do not count."""
+        for _ in range(self.options.warmup):
+            (warm_up or run)()
         samples = []
         for _ in range(self.options.iterations):
             start = time.perf_counter()
@@ -100,7 +102,7 @@ class Bench:
 
     def step(self):
         unet, states, added = self.model("unet"), *self.random_text()
-        steps = Steps(self, unet, states, added, self.options.iterations + 1)
+        steps = Steps(self, unet, states, added, self.options.iterations + self.options.warmup)
         self.measure("step", steps.advance)
         assert torch.isfinite(steps.latents).all(), "the steps left the range of numbers"
 

@@ -215,9 +215,12 @@ pub(crate) struct BenchArgs {
     /// Width and height in pixels [default: the model's own].
     #[arg(long, env = "SD_WORKER_SIZE")]
     pub(crate) size: Option<usize>,
-    /// How often each part is measured, after one round that does not count (for `picture` one of a single step).
+    /// How often each part is measured.
     #[arg(long, env = "SD_WORKER_ITERATIONS", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub(crate) iterations: u16,
+    /// How often each part runs before that without being counted (for `picture` with a single step).
+    #[arg(long, env = "SD_WORKER_WARMUP", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=100))]
+    pub(crate) warmup: u16,
     /// Pictures at once.
     #[arg(long, env = "SD_WORKER_BATCH", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) batch: u16,

@@ -85,7 +85,13 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
 fn measure(pipeline: &Pipeline, args: &BenchArgs, name: String, load: Duration) -> Result<Report, Failure> {
     let info = pipeline.info();
     let size = args.size.unwrap_or(info.default_width);
-    let bench = Bench { pipeline, iterations: args.iterations.into(), size, batch: args.batch.into() };
+    let bench = Bench {
+        pipeline,
+        iterations: args.iterations.into(),
+        warmup: args.warmup.into(),
+        size,
+        batch: args.batch.into(),
+    };
     let on_cpu = pipeline.device().is_cpu();
     let peak = on_cpu.then(|| sd_inference::measure_peak() / GIGA);
     let mut parts = BTreeMap::new();
@@ -126,10 +132,11 @@ struct Sample {
     work: u64,
 }
 
-/// Measures parts; each first runs once without being counted.
+/// Measures parts; each first runs a few times without being counted.
 struct Bench<'a> {
     pipeline: &'a Pipeline,
     iterations: usize,
+    warmup: usize,
     size: usize,
     batch: usize,
 }
@@ -148,20 +155,22 @@ impl Bench<'_> {
     }
 
     fn text(&self) -> Result<Vec<Sample>, Failure> {
-        self.begin(1)?;
-        self.repeat(|| Ok(self.begin(1)?.timings().text_encode))
+        let encode = || Ok(self.begin(1)?.timings().text_encode);
+        self.warm_up(|| encode().map(drop))?;
+        self.repeat(encode)
     }
 
     fn steps(&self) -> Result<Vec<Sample>, Failure> {
-        let mut generation = self.begin(self.iterations + 1)?;
-        generation.step()?;
+        let mut generation = self.begin(self.iterations + self.warmup)?;
+        self.warm_up(|| Ok(generation.step().map(drop)?))?;
         self.repeat(|| Ok(generation.step()?.map_or(Duration::ZERO, |step| step.elapsed)))
     }
 
     fn decode(&self) -> Result<Vec<Sample>, Failure> {
         let generation = self.begin(1)?;
-        generation.decode()?;
-        self.repeat(|| timed(|| Ok(generation.decode().map(drop)?)))
+        let decode = || Ok(generation.decode().map(drop)?);
+        self.warm_up(decode)?;
+        self.repeat(|| timed(decode))
     }
 
     /// Whole pictures of a warm pipeline. What runs before is a picture of a single step, because it takes long.
@@ -172,8 +181,12 @@ impl Bench<'_> {
             generation.finish()?;
             Ok(())
         };
-        draw(1)?;
+        self.warm_up(|| draw(1))?;
         self.repeat(|| timed(|| draw(steps)))
+    }
+
+    fn warm_up(&self, run: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+        std::iter::repeat_with(run).take(self.warmup).collect()
     }
 
     /// Calls `run`, which says how long what counts of it took.

@@ -30,17 +30,17 @@ pub(super) struct Contender {
     pub(super) dtype: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Program {
     Worker,
     /// PyTorch with this memory layout.
-    Torch(&'static str),
+    Torch(String),
     /// stable-diffusion.cpp with its default flags or with those that promise speed.
     Sdcpp(&'static str),
 }
 
 impl Program {
-    pub(super) fn name(self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Worker => "sd-worker",
             Self::Torch(_) => "torch",
@@ -51,14 +51,16 @@ impl Program {
 
 impl Contender {
     /// sd-worker in each number format, then the others.
-    pub(super) fn all(dtypes: &[String], vs_torch: bool, vs_sdcpp: bool) -> Vec<Self> {
+    pub(super) fn all(options: &Options) -> Vec<Self> {
         let mut programs = vec![Program::Worker];
-        if vs_torch {
-            programs.extend([Program::Torch("contiguous"), Program::Torch("channels_last")]);
+        if options.vs_torch {
+            programs.extend(options.layouts.iter().cloned().map(Program::Torch));
         }
-        let with_each = |program| dtypes.iter().map(move |dtype| Self { program, dtype: dtype.clone() });
+        let with_each = |program: Program| {
+            options.dtypes.iter().map(move |dtype| Self { program: program.clone(), dtype: dtype.clone() })
+        };
         let mut all: Vec<Self> = programs.into_iter().flat_map(with_each).collect();
-        if vs_sdcpp {
+        if options.vs_sdcpp.is_some() {
             let with_flags = |flags| Self { program: Program::Sdcpp(flags), dtype: "f16".to_owned() };
             all.extend(["default", "faster"].map(with_flags));
         }
@@ -72,15 +74,16 @@ impl Contender {
     }
 
     /// What tells it from others of the same program and number format.
-    pub(super) fn setting(&self) -> Option<&'static str> {
-        match self.program {
+    pub(super) fn setting(&self) -> Option<&str> {
+        match &self.program {
             Program::Worker => None,
-            Program::Torch(setting) | Program::Sdcpp(setting) => Some(setting),
+            Program::Torch(setting) => Some(setting),
+            Program::Sdcpp(setting) => Some(setting),
         }
     }
 
     pub(super) fn command(&self, case: &Case, programs: &Programs, options: &Options) -> Command {
-        let mut command = match self.program {
+        let mut command = match &self.program {
             Program::Worker => {
                 let mut command = Command::new(&programs.worker);
                 command.arg("bench");
@@ -107,6 +110,7 @@ impl Contender {
             ("--size", case.size),
             ("--threads", case.threads),
             ("--iterations", options.iterations),
+            ("--warmup", options.warmup),
             ("--steps", options.steps),
         ] {
             command.arg(flag).arg(number.to_string());

@@ -28,7 +28,9 @@ pub(crate) const HELP: &str = "Measure sd-worker, and beside it others that do t
      --dtype f32,bf16\n\
      --parts text,step,decode   also: picture, which is a whole one of --steps 20\n\
      --rounds 3            how often all take turns\n\
-     --iterations 2        how often a program measures each part in its turn, after once that does not count\n\
+     --iterations 2        how often a program measures each part in its turn\n\
+     --warmup 1            how often before that, which does not count\n\
+     --layout contiguous,channels_last   memory layouts of PyTorch\n\
      --prefix 'COMMAND'    what to start each measured program with, such as 'taskset -c 0,1'\n\
      --json FILE           write all samples there as well";
 
@@ -55,7 +57,7 @@ pub(crate) struct Turn {
 pub(crate) fn run(arguments: &[String]) -> Result {
     let options = Options::parse(arguments)?;
     let programs = programs(&options)?;
-    let contenders = Contender::all(&options.dtypes, options.vs_torch, options.vs_sdcpp.is_some());
+    let contenders = Contender::all(&options);
     let mut sections = Vec::new();
     let mut raw = Vec::new();
     let mut versions = Vec::new();

@@ -6,6 +6,9 @@ use std::str::FromStr;
 use super::Case;
 use crate::process::{Failure, Result};
 
+/// PyTorch's memory layouts.
+const LAYOUTS: &[&str] = &["contiguous", "channels_last"];
+
 /// What to measure, and with what.
 #[derive(Debug, PartialEq)]
 pub(super) struct Options {
@@ -21,6 +24,8 @@ pub(super) struct Options {
     pub(super) steps: usize,
     pub(super) rounds: usize,
     pub(super) iterations: usize,
+    pub(super) warmup: usize,
+    pub(super) layouts: Vec<String>,
     pub(super) prefix: Option<String>,
     pub(super) json: Option<PathBuf>,
 }
@@ -41,6 +46,8 @@ impl Default for Options {
             steps: 20,
             rounds: 3,
             iterations: 2,
+            warmup: 1,
+            layouts: words(LAYOUTS),
             prefix: None,
             json: None,
         }
@@ -71,6 +78,8 @@ impl Options {
                 "--steps" => options.steps = positive(flag, value()?)?,
                 "--rounds" => options.rounds = positive(flag, value()?)?,
                 "--iterations" => options.iterations = positive(flag, value()?)?,
+                "--warmup" => options.warmup = number(flag, value()?, 0)?,
+                "--layout" => options.layouts = known(flag, value()?, LAYOUTS)?,
                 "--prefix" => options.prefix = Some(value()?.clone()),
                 "--json" => options.json = Some(value()?.into()),
                 _ => {
@@ -115,11 +124,12 @@ fn known(flag: &str, value: &str, words: &[&str]) -> Result<Vec<String>> {
 }
 
 fn positive(flag: &str, value: &str) -> Result<usize> {
-    value
-        .parse()
-        .ok()
-        .filter(|number| *number > 0)
-        .ok_or_else(|| Failure::new(format!("`bench`: {flag} takes a number from 1, not `{value}`")))
+    number(flag, value, 1)
+}
+
+fn number(flag: &str, value: &str, least: usize) -> Result<usize> {
+    let refused = || Failure::new(format!("`bench`: {flag} takes a number from {least}, not `{value}`"));
+    value.parse().ok().filter(|number| *number >= least).ok_or_else(refused)
 }
 
 #[cfg(test)]
@@ -153,6 +163,8 @@ mod tests {
             ("--size", "--size needs a value"),
             ("--size big", "`big`"),
             ("--rounds 0", "--rounds takes a number from 1"),
+            ("--warmup -1", "--warmup takes a number from 0"),
+            ("--layout nchw", "only contiguous, channels_last"),
             ("--dtype f16", "only f32, bf16"),
             ("--parts text,unet", "`unet`"),
         ] {

@@ -190,6 +190,7 @@ fn extremes(values: &[f64]) -> (f64, f64) {
 mod tests {
     use serde_json::json;
 
+    use super::super::options::Options;
     use super::*;
 
     fn case() -> Case {
@@ -198,6 +199,11 @@ mod tests {
 
     fn words(words: &[&str]) -> Vec<String> {
         words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    fn all(arguments: &str) -> Vec<Contender> {
+        let arguments: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
+        Contender::all(&Options::parse(&arguments).unwrap())
     }
 
     fn turn(round: usize, contender: usize, steps: &[f64], memory: f64) -> Turn {
@@ -212,7 +218,7 @@ mod tests {
     #[test]
     fn a_table_is_complete() {
         // Round 1 was slow for all: the ratio within it is that of the others.
-        let contenders = Contender::all(&words(&["f32"]), true, false);
+        let contenders = all("--vs-torch --dtype f32");
         let turns = [
             turn(0, 0, &[8000.0, 8000.0], 5000.0),
             turn(0, 1, &[10000.0, 10000.0], 6000.0),
@@ -242,19 +248,19 @@ mod tests {
 
     #[test]
     fn each_number_format_meets_its_own() {
-        let contenders = Contender::all(&words(&["f32", "bf16"]), true, false);
+        let contenders = all("--vs-torch");
         let names: Vec<String> = contenders.iter().map(Contender::label).collect();
         assert_eq!(names[..3], ["sd-worker f32", "sd-worker bf16", "torch f32 contiguous"]);
         for (ours, rivals) in pairings(&contenders) {
             assert_eq!(rivals.len(), 2, "both layouts");
             assert!(rivals.iter().all(|&rival| contenders[rival].dtype == contenders[ours].dtype));
         }
-        assert!(pairings(&Contender::all(&words(&["f32"]), false, false)).is_empty());
+        assert!(pairings(&all("--dtype f32")).is_empty());
     }
 
     #[test]
     fn one_number_format_of_another_program_meets_all_of_ours() {
-        let contenders = Contender::all(&words(&["f32", "bf16"]), true, true);
+        let contenders = all("--vs-torch --vs-sdcpp sd-cli");
         let met: Vec<(usize, &str)> = pairings(&contenders)
             .iter()
             .map(|(ours, rivals)| (*ours, contenders[rivals[0]].program.name()))
@@ -267,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_rival_that_failed_leaves_a_gap() {
-        let contenders = Contender::all(&words(&["f32"]), true, false);
+        let contenders = all("--vs-torch --dtype f32");
         let turns = [turn(0, 0, &[300.0], 50.0), turn(0, 2, &[600.0], 100.0)];
         let text = section(&case(), &contenders, &turns, &words(&["step"]));
         assert!(text.contains("| torch f32 contiguous | - | - |"), "{text}");
