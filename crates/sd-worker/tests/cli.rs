@@ -57,6 +57,22 @@ fn json_tells_the_same_to_programs_and_the_same_seed_gives_the_same_file() {
 }
 
 #[test]
+fn a_reader_that_goes_away_disturbs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sd-worker"))
+        .args(["generate", "a star", "--steps=2", "--output=a.png"])
+        .current_dir(folder.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(files(folder.path()), ["a.png"]);
+}
+
+#[test]
 fn several_pictures_are_numbered_and_have_seeds_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let arguments =
