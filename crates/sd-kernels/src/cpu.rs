@@ -12,7 +12,7 @@ use crate::simd::{Kernel, Vectors};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum KernelSet {
-    /// Plain Rust, on any processor (NEON on aarch64 through the compiler).
+    /// Plain Rust, on any processor; on aarch64 with NEON.
     Scalar,
     /// AVX2 with FMA.
     Avx2,

@@ -4,9 +4,13 @@
 use half::bf16;
 
 use super::Simd;
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use crate::attention::panel::{PanelTile, panel_tile};
 use crate::element::Lanes;
-use crate::gemm::micro::{Tile, tile_rows};
+use crate::gemm::micro::Tile;
+#[cfg(not(target_arch = "aarch64"))]
+use crate::gemm::micro::tile_rows;
 
 /// The portable instruction set: no requirements.
 #[derive(Clone, Copy)]
@@ -18,6 +22,13 @@ const LANES: usize = 4;
 #[inline(always)]
 fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// The value in f32, without the care of `to_f32` for signalling NaN, which takes more than the rest: products make
+/// them quiet.
+#[inline(always)]
+fn widen(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
 }
 
 macro_rules! lanes {
@@ -61,7 +72,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const bf16) -> Self::V {
-        lanes!(i => (*p.add(i)).to_f32())
+        lanes!(i => widen(*p.add(i)))
     }
     #[inline(always)]
     unsafe fn store_bf16(self, p: *mut bf16, v: Self::V) {
@@ -71,7 +82,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load_bf16_n(self, p: *const bf16, n: usize) -> Self::V {
-        lanes!(i => if i < n { (*p.add(i)).to_f32() } else { 0.0 })
+        lanes!(i => if i < n { widen(*p.add(i)) } else { 0.0 })
     }
     #[inline(always)]
     unsafe fn store_bf16_n(self, p: *mut bf16, v: Self::V, n: usize) {
@@ -81,8 +92,6 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load_pairs(self, p: *const bf16) -> (Self::V, Self::V) {
-        // Without the care of `to_f32` for signalling NaN: products make them quiet.
-        let widen = |x: bf16| f32::from_bits(u32::from(x.to_bits()) << 16);
         (lanes!(i => widen(*p.add(2 * i))), lanes!(i => widen(*p.add(2 * i + 1))))
     }
     #[inline(always)]
@@ -150,14 +159,17 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn tile<W: Lanes, const NV: usize, const STRIDE: usize>(self, tile: &Tile<W, STRIDE>) {
-        if tile.rows > Self::MR / 2 {
-            tile_rows::<Self, W, { if cfg!(target_arch = "aarch64") { 8 } else { 4 } }, NV, STRIDE>(
-                self, tile,
-            );
+        #[cfg(target_arch = "aarch64")]
+        if tile.rows > 4 {
+            neon::tile::<W, 8, NV, STRIDE>(self, tile);
         } else {
-            tile_rows::<Self, W, { if cfg!(target_arch = "aarch64") { 4 } else { 2 } }, NV, STRIDE>(
-                self, tile,
-            );
+            neon::tile::<W, 4, NV, STRIDE>(self, tile);
+        }
+        #[cfg(not(target_arch = "aarch64"))]
+        if tile.rows > 2 {
+            tile_rows::<Self, W, 4, NV, STRIDE>(self, tile);
+        } else {
+            tile_rows::<Self, W, 2, NV, STRIDE>(self, tile);
         }
     }
 }
