@@ -4,6 +4,7 @@
 //! names what is missing and how to get it.
 #![allow(clippy::print_stdout, reason = "a command line tool that talks to its user")]
 
+mod aarch64;
 mod bench;
 mod cuda_check;
 mod cuda_toolkit;
@@ -37,6 +38,7 @@ const TASKS: &[Task] = &[
     Task { name: "sanitize", help: sanitize::HELP, run: sanitize::run },
     Task { name: "fixtures", help: fixtures::HELP, run: fixtures::run },
     Task { name: "bench", help: bench::HELP, run: bench::run },
+    Task { name: "aarch64", help: aarch64::HELP, run: aarch64::run },
     Task { name: "cuda-check", help: cuda_check::HELP, run: cuda_check::run },
 ];
 
