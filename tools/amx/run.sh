@@ -15,13 +15,13 @@ cd "$work"
 archive=bochs_3.0+dfsg.orig.tar.xz
 sum=78f6c73d4a6472d5130a87ab9dc306d02c7c71ed8e25b3a8ef642e2a7acd282b
 if ! [ -x "$bochs" ]; then
-    [ -e $archive ] || curl -fsSO http://deb.debian.org/debian/pool/main/b/bochs/$archive
+    [ -e $archive ] || apt-get source -qq --download-only bochs
     echo "$sum  $archive" | sha256sum --quiet -c
     rm -rf bochs-3.0
     tar xf $archive
-    patch -s -d bochs-3.0 -p1 <"$here/bochs.patch"
     (
         cd bochs-3.0
+        "$here/edit-bochs.sh"
         ./configure --with-nogui --enable-x86-64 --enable-cpu-level=6 --enable-avx --enable-evex --enable-amx \
             --enable-cet --enable-uintr --enable-protection-keys --enable-perfmon --enable-memtype --enable-pci \
             --enable-cdrom --enable-repeat-speedups --enable-fast-function-calls --enable-handlers-chaining \
