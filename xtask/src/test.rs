@@ -6,10 +6,12 @@ use crate::process::{Failure, Result, cargo, run_and_keep};
 use crate::stages::Stages;
 use crate::{deny, examples, lint};
 
-pub(crate) const HELP: &str = "Run everything: format, clippy, docs, tests, examples, doctests, licences\n\
-     Arguments name single stages: fmt clippy docs tests examples doctests deny";
+pub(crate) const HELP: &str = "Run everything: format, clippy, docs, tests, parity on every kernel set, examples, doctests, licences\n\
+     Arguments name single stages: fmt clippy docs tests kernels examples doctests deny";
 
-const STAGES: &[&str] = &["fmt", "clippy", "docs", "tests", "examples", "doctests", "deny"];
+const STAGES: &[&str] = &["fmt", "clippy", "docs", "tests", "kernels", "examples", "doctests", "deny"];
+/// The kernel sets; on a machine that lacks one the next best runs, and says so.
+const KERNEL_SETS: [&str; 4] = ["scalar", "avx2", "avx512", "amx-emulated"];
 
 pub(crate) fn run(arguments: &[String]) -> Result {
     if let Some(unknown) = arguments.iter().find(|name| !STAGES.contains(&name.as_str())) {
@@ -24,6 +26,7 @@ pub(crate) fn run(arguments: &[String]) -> Result {
             "clippy" => stages.run(name, lint::clippy),
             "docs" => stages.run(name, lint::docs),
             "tests" => stages.run(name, || tests(&mut counts)),
+            "kernels" => stages.run(name, || kernel_sets(&mut counts)),
             "examples" => stages.run(name, || examples::run_all(&mut counts.passed)),
             "doctests" => stages.run(name, || doctests(&mut counts)),
             _ => stages.run(name, deny::offline_checks),
@@ -35,16 +38,38 @@ pub(crate) fn run(arguments: &[String]) -> Result {
 }
 
 fn tests(counts: &mut Counts) -> Result {
-    const TARGETS: [&str; 6] = ["--workspace", "--lib", "--bins", "--tests", "--examples", "--locked"];
-    let with_nextest = crate::workspace::find_program("cargo-nextest").is_some();
-    let mut command = if with_nextest {
-        cargo(["nextest", "run", "--no-fail-fast", "--no-tests=pass"])
-    } else {
-        cargo(["test", "--no-fail-fast"])
-    };
-    let (result, output) = run_and_keep(command.args(TARGETS));
+    let (result, output) =
+        run_and_keep(runner().args(["--workspace", "--lib", "--bins", "--tests", "--examples", "--locked"]));
     counts.read(&output);
     result
+}
+
+/// What is compared with the reference, on each kernel set: a process keeps the one that it begins with.
+fn kernel_sets(counts: &mut Counts) -> Result {
+    for set in KERNEL_SETS {
+        println!("SD_KERNELS={set}");
+        let mut command = runner();
+        command.env("SD_KERNELS", set).args([
+            "--workspace",
+            "--locked",
+            "--test",
+            "parity",
+            "--test",
+            "runs",
+        ]);
+        let (result, output) = run_and_keep(&mut command);
+        counts.read(&output);
+        result?;
+    }
+    Ok(())
+}
+
+/// cargo-nextest where it is installed.
+fn runner() -> std::process::Command {
+    match crate::workspace::find_program("cargo-nextest").is_some() {
+        true => cargo(["nextest", "run", "--no-fail-fast", "--no-tests=pass"]),
+        false => cargo(["test", "--no-fail-fast"]),
+    }
 }
 
 fn doctests(counts: &mut Counts) -> Result {
