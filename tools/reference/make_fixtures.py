@@ -14,9 +14,11 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", DIFFUSERS_
 import components
 import demo
 import families
+import inpaints
 import noise
 import runs
 import schedulers
+import transforms
 from common import deterministic
 
 PARTS = ["noise", "schedulers", *families.NAMES, "demo"]
@@ -28,6 +30,8 @@ def build_family(name, output):
     families.build(name, folder)
     components.build(name, folder)
     runs.build(name, folder)
+    transforms.build(name, folder)
+    inpaints.build(name, folder)
 
 
 def main():

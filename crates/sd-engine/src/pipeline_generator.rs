@@ -2,15 +2,16 @@
 
 use std::str::FromStr;
 
-use operations_contract::{Feature, ModelCapabilities, RngKind};
+use image::{GrayImage, RgbImage};
+use operations_contract::{Feature, ModelCapabilities, OperationKind, Preview, PreviewMethod, RngKind};
 use sd_inference::rng::NoiseKind;
 use sd_inference::schedulers;
-use sd_inference::{Generation, GenerationRequest, Pipeline};
+use sd_inference::{Generation, GenerationRequest, InitImage, InitMask, Pipeline};
 
 use crate::generator::{
     ActiveGeneration, GeneratedImages, GenerationTimings, Generator, GeneratorError, StepReport, StepResult,
 };
-use crate::picture::Picture;
+use crate::picture::{Mask, Picture};
 use crate::task::{GenerationTask, Source};
 
 /// What the files' metadata call the side of the tiles that the VAE decoded, in pixels.
@@ -38,6 +39,10 @@ impl Generator for PipelineGenerator {
         let base = ModelCapabilities::text_to_image(&self.id, info.family);
         ModelCapabilities {
             aliases: self.aliases.clone(),
+            operations: match info.inpainting {
+                true => vec![OperationKind::ImageInpaint],
+                false => OperationKind::ALL.to_vec(),
+            },
             default_width: info.default_width as u32,
             default_height: info.default_height as u32,
             // Below the native size of small models nothing is refused that the VAE can hold.
@@ -50,8 +55,17 @@ impl Generator for PipelineGenerator {
             default_schedule: named(&info.default_schedule).unwrap_or(base.default_schedule),
             default_steps: info.default_steps as u32,
             default_guidance_scale: info.default_guidance_scale,
+            previews: match info.latent_rgb {
+                Some(_) => vec![PreviewMethod::LatentRgb, PreviewMethod::Vae],
+                None => vec![PreviewMethod::Vae],
+            },
             rngs: vec![RngKind::TorchCpu, RngKind::Philox],
-            features: vec![Feature::NegativePrompt, Feature::ClipSkip],
+            features: vec![
+                Feature::NegativePrompt,
+                Feature::ClipSkip,
+                Feature::MaskBlur,
+                Feature::PaddingMaskCrop,
+            ],
             device: info.device.clone(),
             dtype: info.dtype.into(),
             ..base
@@ -59,9 +73,16 @@ impl Generator for PipelineGenerator {
     }
 
     fn begin(&mut self, task: GenerationTask) -> Result<ActivePipeline, GeneratorError> {
-        if task.source != Source::Noise {
-            return Err(GeneratorError::Unsupported("this pipeline makes images from text alone".into()));
-        }
+        let init = match task.source {
+            Source::Noise => None,
+            Source::Image { image, strength } => {
+                Some(InitImage { image: own_picture(image)?, strength, mask: None })
+            }
+            Source::Inpaint { image, mask, strength, mask_blur, padding_mask_crop } => {
+                let mask = InitMask { mask: own_mask(mask)?, blur: mask_blur, padding: padding_mask_crop };
+                Some(InitImage { image: own_picture(image)?, strength, mask: Some(mask) })
+            }
+        };
         let info = self.pipeline.info();
         let request = GenerationRequest {
             negative_prompt: Some(task.negative_prompt).filter(|text| !text.is_empty()),
@@ -78,11 +99,12 @@ impl Generator for PipelineGenerator {
                 _ => NoiseKind::TorchCpu,
             },
             clip_skip: task.clip_skip as usize,
+            init,
             ..GenerationRequest::new(task.prompt)
         };
         let generation = self.pipeline.begin(&request).map_err(failure)?;
         let notes = generation.notes().to_vec();
-        Ok(ActivePipeline { generation, notes })
+        Ok(ActivePipeline { generation, notes, preview: task.preview })
     }
 }
 
@@ -90,6 +112,21 @@ impl Generator for PipelineGenerator {
 pub struct ActivePipeline {
     generation: Generation,
     notes: Vec<String>,
+    preview: Option<Preview>,
+}
+
+impl ActivePipeline {
+    fn preview(&self, method: PreviewMethod) -> Result<Option<Picture>, GeneratorError> {
+        let image = match method {
+            PreviewMethod::Vae => self.generation.decode().map_err(failure)?.into_iter().next(),
+            _ => self.generation.preview().map_err(failure)?,
+        };
+        let picture = |image: RgbImage| {
+            let (width, height) = image.dimensions();
+            Picture::from_rgb(width, height, image.into_raw()).map_err(GeneratorError::failed)
+        };
+        image.map(picture).transpose()
+    }
 }
 
 impl ActiveGeneration for ActivePipeline {
@@ -97,6 +134,13 @@ impl ActiveGeneration for ActivePipeline {
         let Some(step) = self.generation.step().map_err(failure)? else { return Ok(None) };
         let mut report = StepReport::new(step.index as u32, step.total as u32);
         report.warnings = std::mem::take(&mut self.notes);
+        // The last step's picture is the result.
+        let due = |wanted: &Preview| {
+            step.index < step.total && step.index.is_multiple_of(wanted.every.max(1) as usize)
+        };
+        if let Some(wanted) = self.preview.filter(due) {
+            report.preview = self.preview(wanted.method)?;
+        }
         Ok(Some(report))
     }
 
@@ -119,6 +163,18 @@ impl ActiveGeneration for ActivePipeline {
         images.circumstances.extend(finished.vae_tile.map(|side| (VAE_TILING, side.to_string())));
         Ok(images)
     }
+}
+
+fn own_picture(picture: Picture) -> Result<RgbImage, GeneratorError> {
+    let (width, height) = (picture.width(), picture.height());
+    RgbImage::from_raw(width, height, picture.into_rgb())
+        .ok_or_else(|| GeneratorError::failed("a picture's bytes do not fit its size"))
+}
+
+fn own_mask(mask: Mask) -> Result<GrayImage, GeneratorError> {
+    let (width, height) = (mask.width(), mask.height());
+    GrayImage::from_raw(width, height, mask.into_luma())
+        .ok_or_else(|| GeneratorError::failed("a mask's bytes do not fit its size"))
 }
 
 /// The contract's names for those of the pipeline that it knows.

@@ -114,7 +114,10 @@ pub(crate) fn resolve(
 
     let mut notes = Vec::new();
     let (own_width, own_height) = match &source {
-        Source::Noise => (model.default_width, model.default_height),
+        // A part of a picture is worked on at the model's own size, and the result is as large as the picture.
+        Source::Noise | Source::Inpaint { padding_mask_crop: Some(_), .. } => {
+            (model.default_width, model.default_height)
+        }
         Source::Image { image, .. } | Source::Inpaint { image, .. } => {
             fitting_size(image, operation.common(), model, &mut notes)
         }

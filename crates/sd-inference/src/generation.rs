@@ -9,7 +9,9 @@ use sd_models::nn::Workspace;
 use sd_models::unet::AddedCondition;
 use sd_models::vae::Tiles;
 
+use crate::init::{Begun, Place};
 use crate::pipeline::{Parts, TextConditioning, Work};
+use crate::repaint::{Keep, Paste};
 use crate::rng::{BatchNoise, NoiseSource};
 use crate::schedulers::{Sampler, Scheduler, SchedulerOptions};
 use crate::{Error, GenerationRequest, Result};
@@ -22,8 +24,15 @@ pub struct Generation {
     scheduler: Box<dyn Scheduler>,
     noise: BatchNoise,
     latents: Tensor,
+    /// What inpainting keeps of the picture, sees beside the latents, and puts the result into.
+    keep: Option<Keep>,
+    seen: Option<Tensor>,
+    paste: Option<Paste>,
     condition: Condition,
     guidance_scale: f64,
+    /// The sampler's step that comes first: image-to-image leaves the earlier ones out.
+    first: usize,
+    /// The sampler's step that comes next.
     next: usize,
     seed: u64,
     width: usize,
@@ -32,6 +41,8 @@ pub struct Generation {
     tiles: Option<Tiles>,
     notes: Vec<String>,
     timings: Timings,
+    /// What the last step saw: its number, the UNet's input and the answer.
+    last: Option<(usize, Tensor, Tensor)>,
     /// Keeps the UNet's memory from the first step to the last.
     workspace: Option<Workspace>,
 }
@@ -61,6 +72,8 @@ pub struct Step {
 pub struct Timings {
     /// Encoding the prompts.
     pub text_encode: Duration,
+    /// Encoding the picture that the generation starts from.
+    pub image_encode: Duration,
     /// All steps together.
     pub denoise: Duration,
     /// Latents to pixels.
@@ -99,12 +112,21 @@ impl Generation {
                 format!("at most {max_clip_skip} for this model"),
             ));
         }
+        let steps = request.steps.unwrap_or(info.default_steps);
+        let first = match &request.init {
+            Some(init) => steps - init.steps_of(steps)?,
+            None => 0,
+        };
+        if info.inpainting && request.init.as_ref().is_none_or(|init| init.mask.is_none()) {
+            let limit = "a picture with a mask: the model was made for inpainting";
+            return Err(invalid("init", "without a mask", limit));
+        }
         let guided = guidance_scale > 1.0;
         let batch = request.num_images.saturating_mul(if guided { 2 } else { 1 });
         let work = Work { width, height, batch };
         let plan = parts.budget.check_work(parts.unet.config(), parts.vae.config(), work)?;
         let scheduler = parts.scheduler.start(&SchedulerOptions {
-            steps: request.steps.unwrap_or(info.default_steps),
+            steps,
             sampler: request.sampler,
             schedule: request.schedule,
             spacing: request.timestep_spacing,
@@ -122,6 +144,12 @@ impl Generation {
             false => None,
         };
         let mut notes = Vec::new();
+        if let Some(init) = request.init.as_ref().filter(|init| first == steps && init.strength > 0.0) {
+            let strength = init.strength;
+            notes.push(format!(
+                "strength {strength} of {steps} steps is less than one step: the picture only passes through the VAE"
+            ));
+        }
         if positive.dropped_tokens > 0 {
             let dropped = positive.dropped_tokens;
             notes.push(format!(
@@ -137,26 +165,47 @@ impl Generation {
         }
         let condition = Condition::new(&positive, negative.as_ref(), request.num_images, width, height)?;
         parts.device.synchronize()?;
-        let timings = Timings { text_encode: start.elapsed(), ..Timings::default() };
+        let mut timings = Timings { text_encode: start.elapsed(), ..Timings::default() };
 
         let scale = parts.vae.config().scale_factor();
         let channels = parts.vae.config().latent_channels;
         let mut noise = BatchNoise::new(request.rng, request.seed, request.num_images);
         let shape = [request.num_images, channels, height / scale, width / scale];
-        let latents = (noise.randn(&shape, &parts.device)? * scheduler.init_noise_sigma())?;
+        let begun = match &request.init {
+            None => {
+                let latents = (noise.randn(&shape, &parts.device)? * scheduler.init_noise_sigma())?;
+                Begun { latents, keep: None, seen: None, paste: None }
+            }
+            Some(init) => {
+                let start = Instant::now();
+                let (images, tiles, device) = (request.num_images, plan.tiles, &parts.device);
+                let inpainting_model = info.inpainting;
+                let place = Place { images, width, height, step: first, inpainting_model, tiles, device };
+                let begun = init.begin(&parts.vae, scheduler.as_ref(), &mut noise, &place)?;
+                device.synchronize()?;
+                timings.image_encode = start.elapsed();
+                begun
+            }
+        };
+        let Begun { latents, keep, seen, paste } = begun;
         Ok(Self {
             scheduler,
             noise,
             latents,
+            keep,
+            seen,
+            paste,
             condition,
             guidance_scale,
-            next: 0,
+            first,
+            next: first,
             seed: request.seed,
             width,
             height,
             tiles: plan.tiles,
             notes,
             timings,
+            last: None,
             workspace: None,
             parts,
         })
@@ -167,8 +216,8 @@ impl Generation {
     /// # Errors
     /// [`Error::NotFinite`] when the numbers left their range; device errors.
     pub fn step(&mut self) -> Result<Option<Step>> {
-        let total = self.total_steps();
-        if self.next == total {
+        let (total, end) = (self.total_steps(), self.scheduler.steps());
+        if self.next == end {
             return Ok(None);
         }
         let start = Instant::now();
@@ -176,20 +225,28 @@ impl Generation {
         let timestep = self.scheduler.timesteps()[self.next];
         let input = self.scheduler.scale_model_input(&self.latents, self.next)?;
         let prediction = self.predict(&input, timestep)?;
+        self.last = Some((self.next, input, prediction.clone()));
         self.latents = self.scheduler.step(&prediction, self.next, &self.latents, &mut self.noise)?;
+        if let Some(keep) = &self.keep {
+            self.latents = keep.restore(&self.latents, self.scheduler.as_ref(), self.next + 1)?;
+        }
         self.parts.device.synchronize()?;
         self.next += 1;
-        if self.next == total {
+        if self.next == end {
             self.workspace = None;
         }
         let elapsed = start.elapsed();
         self.timings.denoise += elapsed;
-        Ok(Some(Step { index: self.next, total, timestep, elapsed }))
+        Ok(Some(Step { index: self.steps_taken(), total, timestep, elapsed }))
     }
 
     /// The UNet's answer with classifier-free guidance, in one forward pass.
     fn predict(&self, input: &Tensor, timestep: f64) -> Result<Tensor> {
         let Condition { states, added, guided } = &self.condition;
+        let input = &match &self.seen {
+            Some(seen) => Tensor::cat(&[input, seen], 1)?,
+            None => input.clone(),
+        };
         if !guided {
             let timesteps = vec![timestep; input.dim(0)?];
             return Ok(self.parts.unet.forward(input, &timesteps, states, added.as_ref())?);
@@ -214,7 +271,28 @@ impl Generation {
             Some(tiles) => vae.decode_tiled(latents, tiles),
             None => vae.decode(latents),
         };
-        (0..latents.dim(0)?).map(|index| to_image(&decode(&latents.narrow(0, index, 1)?)?)).collect()
+        let picture = |index| {
+            let drawn = to_image(&decode(&latents.narrow(0, index, 1)?)?)?;
+            Ok(match &self.paste {
+                Some(paste) => paste.onto(&drawn),
+                None => drawn,
+            })
+        };
+        (0..latents.dim(0)?).map(picture).collect()
+    }
+
+    /// The first picture as the last step means it to become, next to free and coarse. `None` before the first step
+    /// and for a model whose latents nobody can read.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn preview(&self) -> Result<Option<RgbImage>> {
+        let (Some(map), Some((step, input, prediction))) = (&self.parts.info.latent_rgb, &self.last) else {
+            return Ok(None);
+        };
+        let first = |tensor: &Tensor| tensor.narrow(0, 0, 1);
+        let clean = self.scheduler.clean_sample(&first(prediction)?, *step, &first(input)?)?;
+        map.picture(&clean, (self.width as u32, self.height as u32)).map(Some)
     }
 
     /// Decodes the latents and ends the generation.
@@ -239,19 +317,19 @@ impl Generation {
         self.timings
     }
 
-    /// How many steps the whole generation has.
+    /// How many steps the whole generation takes.
     pub fn total_steps(&self) -> usize {
-        self.scheduler.steps()
+        self.scheduler.steps() - self.first
     }
 
     /// How many have been taken.
     pub fn steps_taken(&self) -> usize {
-        self.next
+        self.next - self.first
     }
 
     /// Width and height of the images in pixels.
     pub fn size(&self) -> (usize, usize) {
-        (self.width, self.height)
+        self.paste.as_ref().map_or((self.width, self.height), Paste::size)
     }
 
     /// The sampler in use.

@@ -24,8 +24,11 @@
 
 mod error;
 mod generation;
+mod init;
 pub mod machine;
 mod pipeline;
+mod preview;
+mod repaint;
 mod request;
 pub mod rng;
 pub mod schedulers;
@@ -33,10 +36,13 @@ pub mod schedulers;
 pub use candle_core::{DType, Device};
 pub use error::{Error, Result};
 pub use generation::{Finished, Generation, Step, Timings};
+pub use init::InitImage;
 pub use pipeline::{
     LoadOptions, MemoryEstimate, MemoryLimit, ModelDefaults, ModelSource, Pipeline, PipelineInfo,
     RandomModel, VaeTiling,
 };
+pub use preview::LatentRgb;
+pub use repaint::InitMask;
 pub use request::GenerationRequest;
 pub use sd_models::nn::{cpu_kernels, cpu_kernels_report, cpu_multiplies_bf16};
 pub use sd_models::{

@@ -1,9 +1,10 @@
 //! What a caller asks a pipeline for.
 
+use crate::InitImage;
 use crate::rng::NoiseKind;
 use crate::schedulers::{Sampler, Schedule, TimestepSpacing};
 
-/// A text-to-image request. Whatever is `None` is the model's own choice.
+/// A request for images of a text, from noise or from a picture. Whatever is `None` is the model's own choice.
 ///
 /// ```
 /// use sd_inference::GenerationRequest;
@@ -21,7 +22,7 @@ pub struct GenerationRequest {
     pub width: Option<usize>,
     /// Height in pixels, likewise.
     pub height: Option<usize>,
-    /// The number of denoising steps.
+    /// The number of denoising steps; from a picture, its strength's share of them is taken.
     pub steps: Option<usize>,
     /// How strongly the prompt pulls (Ho and Salimans, 2022); 1 and less turn guidance off.
     pub guidance_scale: Option<f64>,
@@ -41,6 +42,8 @@ pub struct GenerationRequest {
     pub rng: NoiseKind,
     /// How many more of the text encoder's last layers to leave out.
     pub clip_skip: usize,
+    /// What to start from instead of pure noise.
+    pub init: Option<InitImage>,
 }
 
 impl GenerationRequest {
@@ -61,6 +64,7 @@ impl GenerationRequest {
             num_images: 1,
             rng: NoiseKind::default(),
             clip_skip: 0,
+            init: None,
         }
     }
 }

@@ -3,64 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::path::{Path, PathBuf};
+mod support;
 
-use image::RgbImage;
-use sd_inference::{Error, GenerationRequest, LoadOptions, ModelSource, Pipeline};
-use serde_json::Value;
+use sd_inference::{Error, GenerationRequest};
 
-/// The largest difference that a pixel may have, of 255.
-const TOLERANCE: u8 = 2;
-const FAMILIES: [&str; 3] = ["sd15", "sd21", "sdxl"];
-
-fn fixtures(family: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures")).join(family)
-}
-
-fn pipeline(family: &str, folder: &str) -> Pipeline {
-    let source = ModelSource::folder(fixtures(family).join(folder)).unwrap();
-    Pipeline::load(&source, &LoadOptions::default()).unwrap()
-}
-
-fn runs(family: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(fixtures(family).join("runs.json")).unwrap();
-    let runs: Value = serde_json::from_str(&text).unwrap();
-    runs["runs"].as_array().unwrap().clone()
-}
-
-fn request(run: &Value) -> GenerationRequest {
-    let size = |field: &str| run[field].as_u64().map(|value| value as usize);
-    let name = |field: &str| run[field].as_str();
-    GenerationRequest {
-        negative_prompt: name("negative_prompt").map(str::to_owned),
-        width: size("width"),
-        height: size("height"),
-        steps: size("steps"),
-        guidance_scale: run["guidance_scale"].as_f64(),
-        seed: run["seed"].as_str().unwrap().parse().unwrap(),
-        sampler: name("sampler").map(|sampler| sampler.parse().unwrap()),
-        schedule: name("schedule").map(|schedule| schedule.parse().unwrap()),
-        timestep_spacing: name("timestep_spacing").map(|spacing| spacing.parse().unwrap()),
-        eta: run["eta"].as_f64(),
-        num_images: size("num_images").unwrap(),
-        ..GenerationRequest::new(name("prompt").unwrap())
-    }
-}
-
-fn images(pipeline: &Pipeline, request: &GenerationRequest) -> Vec<RgbImage> {
-    let mut generation = pipeline.begin(request).unwrap();
-    while generation.step().unwrap().is_some() {}
-    generation.finish().unwrap().images.into_iter().map(|(image, _)| image).collect()
-}
-
-fn largest_difference(a: &RgbImage, b: &RgbImage) -> u8 {
-    assert_eq!(a.dimensions(), b.dimensions());
-    a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
-}
+use support::{FAMILIES, TOLERANCE, fixtures, images, largest_difference, pipeline, request, runs};
 
 fn check_against_reference(family: &str, folder: &str) {
     let pipeline = pipeline(family, folder);
-    let runs = runs(family);
+    let runs = runs(family, "runs.json");
     assert!(runs.len() >= 3, "{family}: too few runs to mean anything");
     for run in runs {
         let files = run["files"].as_array().unwrap();

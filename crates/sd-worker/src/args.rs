@@ -35,6 +35,12 @@ pub(crate) enum Command {
     /// Make pictures from a text.
     #[command(allow_negative_numbers = true)]
     Generate(GenerateArgs),
+    /// Make pictures from a picture and a text.
+    #[command(allow_negative_numbers = true)]
+    Transform(TransformArgs),
+    /// Redraw what a mask marks in a picture.
+    #[command(allow_negative_numbers = true)]
+    Inpaint(InpaintArgs),
     /// Serve the jobs API over HTTP.
     Serve(ServeArgs),
     /// Measure a model on this machine.
@@ -203,6 +209,41 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "SD_WORKER_QUEUE_CAPACITY", default_value_t = 64, value_name = "JOBS",
           value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) queue_capacity: u16,
+}
+
+/// What `generate` takes, and a picture to start from.
+#[derive(Debug, Args)]
+pub(crate) struct TransformArgs {
+    #[command(flatten)]
+    pub(crate) generate: GenerateArgs,
+    /// The picture to start from: PNG, JPEG or WebP. The result is as large, unless --width and --height say otherwise.
+    #[arg(long, env = "SD_WORKER_IMAGE", value_name = "FILE")]
+    pub(crate) image: PathBuf,
+    /// How much is redrawn, and which part of the steps is taken: 0 nothing, 1 all.
+    #[arg(long, env = "SD_WORKER_STRENGTH", default_value_t = 0.8)]
+    pub(crate) strength: f64,
+}
+
+/// What `generate` takes, a picture and a mask.
+#[derive(Debug, Args)]
+pub(crate) struct InpaintArgs {
+    #[command(flatten)]
+    pub(crate) generate: GenerateArgs,
+    /// The picture: PNG, JPEG or WebP. The result is as large, unless --width and --height say otherwise.
+    #[arg(long, env = "SD_WORKER_IMAGE", value_name = "FILE")]
+    pub(crate) image: PathBuf,
+    /// The mask, as large as the picture: white is redrawn, black is kept.
+    #[arg(long, env = "SD_WORKER_MASK", value_name = "FILE")]
+    pub(crate) mask: PathBuf,
+    /// How much of the marked part is redrawn: 0 nothing, 1 all.
+    #[arg(long, env = "SD_WORKER_STRENGTH", default_value_t = 1.0)]
+    pub(crate) strength: f64,
+    /// Radius in pixels by which the mask's edge is softened.
+    #[arg(long, env = "SD_WORKER_MASK_BLUR", default_value_t = 0)]
+    pub(crate) mask_blur: u32,
+    /// Work at full size on the marked part with this margin in pixels [default: on the whole picture].
+    #[arg(long, env = "SD_WORKER_PADDING_MASK_CROP", value_name = "PIXELS")]
+    pub(crate) padding_mask_crop: Option<u32>,
 }
 
 #[derive(Debug, Args)]

@@ -1,23 +1,56 @@
-//! `sd-worker generate`: one job on a worker of its own, through the same router as every other.
+//! `sd-worker generate`, `transform` and `inpaint`: one job on a worker of its own, through the same router as every other.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use operations_contract::{
-    Common, ErrorCode, EventImage, ImageGeneration, JobEvent, JobId, Operation, Output, Terminator, Timings,
+    Common, ErrorCode, EventImage, ImageData, ImageGeneration, ImageInpaint, ImageTransform, JobEvent, JobId,
+    Operation, Output, Terminator, Timings,
 };
 use sd_engine::{JobRouter, JobUpdate};
 use serde_json::json;
 
-use crate::args::GenerateArgs;
+use crate::args::{GenerateArgs, InpaintArgs, TransformArgs};
 use crate::exit::{Failure, Kind, say};
 use crate::model;
 use crate::output::OutputFiles;
 use crate::worker::Worker;
 
+/// `sd-worker generate`.
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
+    make(args, Operation::ImageGeneration(ImageGeneration { common: common(args) }))
+}
+
+/// `sd-worker transform`.
+pub(crate) fn transform(args: &TransformArgs) -> Result<(), Failure> {
+    let (common, strength) = (common(&args.generate), args.strength);
+    let init_image = read("image", &args.image)?;
+    make(&args.generate, Operation::ImageTransform(ImageTransform { common, init_image, strength }))
+}
+
+/// `sd-worker inpaint`.
+pub(crate) fn inpaint(args: &InpaintArgs) -> Result<(), Failure> {
+    let request = ImageInpaint {
+        common: common(&args.generate),
+        init_image: read("image", &args.image)?,
+        mask_image: read("mask", &args.mask)?,
+        strength: args.strength,
+        mask_blur: args.mask_blur,
+        padding_mask_crop: args.padding_mask_crop,
+    };
+    make(&args.generate, Operation::ImageInpaint(request))
+}
+
+/// The bytes of an image file that a flag names.
+fn read(flag: &str, path: &Path) -> Result<ImageData, Failure> {
+    let refused = |reason: String| Failure::refused(format!("{flag} {}: {reason}", path.display()));
+    let bytes = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
+    if bytes.is_empty() { Err(refused("is empty".into())) } else { Ok(ImageData::new(bytes)) }
+}
+
+fn make(args: &GenerateArgs, mut operation: Operation) -> Result<(), Failure> {
     let start = Instant::now();
-    let mut operation = operation(args);
     // What the contract alone can refuse is refused before a model is loaded.
     operation.validate().map_err(Failure::refused)?;
     let output = OutputFiles::reserve(&args.output)?;
@@ -43,24 +76,22 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     report(args, output, &finished?, start.elapsed())
 }
 
-fn operation(args: &GenerateArgs) -> Operation {
-    Operation::ImageGeneration(ImageGeneration {
-        common: Common {
-            prompt: args.prompt.clone(),
-            negative_prompt: args.negative_prompt.clone(),
-            width: args.width,
-            height: args.height,
-            steps: args.steps,
-            guidance_scale: args.guidance_scale,
-            seed: args.seed,
-            sampler: args.sampler,
-            schedule: args.schedule,
-            num_images: args.num_images,
-            clip_skip: args.clip_skip,
-            rng: args.rng,
-            ..Common::default()
-        },
-    })
+fn common(args: &GenerateArgs) -> Common {
+    Common {
+        prompt: args.prompt.clone(),
+        negative_prompt: args.negative_prompt.clone(),
+        width: args.width,
+        height: args.height,
+        steps: args.steps,
+        guidance_scale: args.guidance_scale,
+        seed: args.seed,
+        sampler: args.sampler,
+        schedule: args.schedule,
+        num_images: args.num_images,
+        clip_skip: args.clip_skip,
+        rng: args.rng,
+        ..Common::default()
+    }
 }
 
 /// What a finished job told.

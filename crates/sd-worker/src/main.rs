@@ -30,6 +30,8 @@ fn main() -> ExitCode {
     }
     let result = threads::start(cli.threads).and_then(|()| match cli.command {
         Command::Generate(args) => generate::run(&args),
+        Command::Transform(args) => generate::transform(&args),
+        Command::Inpaint(args) => generate::inpaint(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Info => info::run(cli.threads),

@@ -72,6 +72,75 @@ fn a_reader_that_goes_away_disturbs_nothing() {
     assert_eq!(files(folder.path()), ["a.png"]);
 }
 
+/// From the red circle on: at strength 0 it stays, at 0.9 the prompt decides.
+#[test]
+fn a_picture_is_made_from_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = sd_worker(arguments, folder.path());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    };
+    let middle = |name: &str| image::open(folder.path().join(name)).unwrap().to_rgb8().get_pixel(32, 32).0;
+    run(&["generate", "a large red circle on grass", "--seed=5", "--output=circle.png"]);
+    let [red, green, blue] = middle("circle.png");
+    assert!(red > 150 && green < 110 && blue < 110, "{red} {green} {blue} is not red");
+
+    let prompt = "a large blue circle on sand";
+    let transform = ["transform", prompt, "--image=circle.png", "--seed=5", "--output"];
+    run(&[&transform[..], &["same.png", "--strength=0"]].concat());
+    let [same, _, _] = middle("same.png");
+    assert!(same.abs_diff(red) < 40, "{same} instead of {red}");
+    run(&[&transform[..], &["blue.png", "--strength=0.9"]].concat());
+    let [red, _, blue] = middle("blue.png");
+    assert!(blue > red, "blue {blue}, red {red}");
+
+    for (image, named) in [("none.png", "none.png"), ("Cargo.toml", "Cargo.toml")] {
+        let path = format!("--image={image}");
+        let output = sd_worker(&["transform", prompt, &path, "--output=a.png"], folder.path());
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(named), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn what_a_mask_does_not_mark_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = sd_worker(arguments, folder.path());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    };
+    let picture = |name: &str| image::open(folder.path().join(name)).unwrap().to_rgb8();
+    run(&["generate", "a large red circle on grass", "--seed=5", "--output=circle.png"]);
+    let marked = |x: u32| x >= 32;
+    image::GrayImage::from_fn(64, 64, |x, _| image::Luma([if marked(x) { 255 } else { 0 }]))
+        .save(folder.path().join("mask.png"))
+        .unwrap();
+    run(&[
+        "inpaint",
+        "a large blue circle on sand",
+        "--image=circle.png",
+        "--mask=mask.png",
+        "--seed=5",
+        "--output=half.png",
+    ]);
+    let (before, after) = (picture("circle.png"), picture("half.png"));
+    for (x, y, pixel) in after.enumerate_pixels().filter(|(x, ..)| !marked(*x)) {
+        assert_eq!(pixel, before.get_pixel(x, y), "{x}, {y}");
+    }
+    let redrawn =
+        after.enumerate_pixels().filter(|(x, y, pixel)| marked(*x) && *pixel != before.get_pixel(*x, *y));
+    assert!(redrawn.count() > 1500);
+    let [red, _, blue] = after.get_pixel(44, 32).0;
+    assert!(blue > red, "blue {blue}, red {red}");
+
+    let narrow = image::GrayImage::new(32, 64);
+    narrow.save(folder.path().join("narrow.png")).unwrap();
+    let arguments = ["inpaint", "x", "--image=circle.png", "--mask=narrow.png", "--output=a.png"];
+    let output = sd_worker(&arguments, folder.path());
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("32 x 64"), "{}", text(&output.stderr));
+}
+
 #[test]
 fn several_pictures_are_numbered_and_have_seeds_of_their_own() {
     let folder = tempfile::tempdir().unwrap();

@@ -116,12 +116,41 @@ fn a_job_is_accepted_told_and_its_picture_fetched() {
 }
 
 #[test]
+fn previews_come_at_the_chosen_steps_and_look_like_the_picture() {
+    let service = Service::start(&[]);
+    for method in ["latent_rgb", "vae"] {
+        let (status, accepted) = service.submit(&json!({
+            "operation": "image_generation", "prompt": "a large red circle on grass", "steps": 10, "seed": 5,
+            "preview": {"every": 3, "method": method, "max_side": 48},
+        }));
+        assert_eq!(status, 202, "{accepted}");
+        let story = service.get(accepted["sse_url"].as_str().unwrap()).1;
+        let previews: Vec<Value> = story
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .filter_map(|data| serde_json::from_str::<Value>(data).ok())
+            .filter(|event| event["type"] == "preview")
+            .collect();
+        let steps: Vec<_> = previews.iter().map(|event| event["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, [3, 6, 9], "{method}");
+        use base64::Engine as _;
+        let bytes =
+            base64::engine::general_purpose::STANDARD.decode(previews[2]["image"].as_str().unwrap()).unwrap();
+        let picture = image::load_from_memory(&bytes).unwrap().to_rgb8();
+        assert_eq!(picture.dimensions(), (48, 48));
+        let [red, green, blue] = picture.get_pixel(24, 24).0;
+        assert!(red > green && red > blue, "{method}: the middle is {red} {green} {blue}");
+        let [red, green, blue] = picture.get_pixel(3, 3).0;
+        assert!(green > red && green > blue, "{method}: the corner is {red} {green} {blue}");
+    }
+}
+
+#[test]
 fn what_the_model_cannot_do_is_refused_before_a_job_exists() {
     let service = Service::start(&[]);
-    let pixel =
-        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC";
-    let (status, answer) =
-        service.submit(&json!({"operation": "image_transform", "prompt": "x", "init_image": pixel}));
+    let (status, answer) = service.submit(
+        &json!({"operation": "image_generation", "prompt": "x", "loras": [{"name": "ink", "scale": 1.0}]}),
+    );
     assert_eq!((status, &answer["error"]["code"]), (422, &json!("unsupported_operation")), "{answer}");
     let (status, answer) = service
         .submit(&json!({"operation": "image_generation", "prompt": "x", "width": 513,

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::LatentRgb;
+
 /// A model's own choices, from the optional `sd-worker.json` in its folder.
 ///
 /// The diffusers layout has no place for these; where the file is missing, the usual ones are taken.
@@ -16,6 +18,8 @@ pub struct ModelDefaults {
     pub default_width: Option<usize>,
     /// Height in pixels.
     pub default_height: Option<usize>,
+    /// How latents become colours in previews, for a VAE of the model's own.
+    pub latent_rgb: Option<LatentRgb>,
 }
 
 /// What a model is and can do.
@@ -23,6 +27,8 @@ pub struct ModelDefaults {
 pub struct PipelineInfo {
     /// `stable-diffusion` or `stable-diffusion-xl`.
     pub family: &'static str,
+    /// Whether the model was made for inpainting and does nothing else.
+    pub inpainting: bool,
     /// The device, as `cpu`, `cuda:0` or `metal`.
     pub device: String,
     /// The number format of the weights, as `f32`, `bf16` or `f16`.
@@ -43,6 +49,8 @@ pub struct PipelineInfo {
     pub default_sampler: crate::schedulers::Sampler,
     /// The schedule where a request gives none.
     pub default_schedule: crate::schedulers::Schedule,
+    /// How latents become colours in previews; `None` where nobody knows.
+    pub latent_rgb: Option<LatentRgb>,
     /// Things worth telling whoever loaded the model, such as a sampler that had to be replaced.
     pub notes: Vec<String>,
 }

@@ -10,7 +10,7 @@ use super::random::RandomModel;
 use super::text::TextEncoders;
 use super::{Budget, MemoryEstimate, MemoryLimit, ModelDefaults, Parts, PipelineInfo, VaeTiling, Work};
 use crate::schedulers::SchedulerConfig;
-use crate::{Error, Result};
+use crate::{Error, LatentRgb, Result};
 
 /// The name of the weight files of UNet and VAE.
 pub(super) const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
@@ -169,14 +169,14 @@ impl Described {
         }
         let index: ModelIndex = opened.json("model_index.json")?;
         let family = match index.class_name.as_str() {
-            "StableDiffusionPipeline" => "stable-diffusion",
-            "StableDiffusionXLPipeline" => "stable-diffusion-xl",
+            "StableDiffusionPipeline" | "StableDiffusionInpaintPipeline" => "stable-diffusion",
+            "StableDiffusionXLPipeline" | "StableDiffusionXLInpaintPipeline" => "stable-diffusion-xl",
             other => {
                 return Err(Error::UnsupportedModel {
                     model: opened.describe("model_index.json"),
                     reason: format!(
-                        "the pipeline class is `{other}`; StableDiffusionPipeline and StableDiffusionXLPipeline can \
-                         be run"
+                        "the pipeline class is `{other}`; StableDiffusionPipeline, StableDiffusionXLPipeline and \
+                         their inpainting forms can be run"
                     ),
                 });
             }
@@ -185,11 +185,13 @@ impl Described {
         unet.check(&opened.describe("unet/config.json"))?;
         let vae: VaeConfig = opened.json("vae/config.json")?;
         vae.check(&opened.describe("vae/config.json"))?;
-        if unet.in_channels != vae.latent_channels {
+        // Latents, or for inpainting also the mask and the picture's latents.
+        if ![vae.latent_channels, 2 * vae.latent_channels + 1].contains(&unet.in_channels) {
             return Err(Error::UnsupportedModel {
                 model: opened.describe("unet/config.json"),
                 reason: format!(
-                    "`in_channels` is {} but the VAE has {} latent channels; inpainting models cannot be run yet",
+                    "`in_channels` is {}, but the VAE has {} latent channels: neither as many nor, for inpainting, \
+                     twice as many and one",
                     unet.in_channels, vae.latent_channels
                 ),
             });
@@ -267,6 +269,7 @@ fn info(
     let (default_sampler, note) = scheduler.default_sampler()?;
     Ok(PipelineInfo {
         family: described.family,
+        inpainting: described.unet.in_channels != described.vae.latent_channels,
         device: device_name(&options.device),
         dtype: dtype_name(options.dtype),
         size_multiple: described.vae.scale_factor().max(MIN_SIZE_MULTIPLE),
@@ -277,6 +280,7 @@ fn info(
         default_guidance_scale: described.defaults.default_guidance_scale.unwrap_or(7.5),
         default_schedule: scheduler.default_schedule(default_sampler)?,
         default_sampler,
+        latent_rgb: described.defaults.latent_rgb.or_else(|| LatentRgb::of(&described.vae)),
         notes: note.into_iter().collect(),
     })
 }

@@ -125,6 +125,10 @@ impl Scheduler for Ddim {
         Sampler::Ddim
     }
 
+    fn prediction(&self) -> PredictionType {
+        self.prediction
+    }
+
     fn timesteps(&self) -> &[f64] {
         &self.timesteps
     }

@@ -158,6 +158,10 @@ impl Scheduler for DpmMultistep {
         Sampler::Dpmpp2m
     }
 
+    fn prediction(&self) -> PredictionType {
+        self.prediction
+    }
+
     fn timesteps(&self) -> &[f64] {
         &self.levels.timesteps
     }

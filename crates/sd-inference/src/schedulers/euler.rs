@@ -32,6 +32,10 @@ impl Scheduler for Euler {
         Sampler::Euler
     }
 
+    fn prediction(&self) -> PredictionType {
+        self.0.prediction
+    }
+
     fn timesteps(&self) -> &[f64] {
         &self.0.levels.timesteps
     }
@@ -76,6 +80,10 @@ impl EulerAncestral {
 impl Scheduler for EulerAncestral {
     fn sampler(&self) -> Sampler {
         Sampler::EulerA
+    }
+
+    fn prediction(&self) -> PredictionType {
+        self.0.prediction
     }
 
     fn timesteps(&self) -> &[f64] {

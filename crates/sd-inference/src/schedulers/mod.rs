@@ -61,6 +61,9 @@ pub trait Scheduler: Send {
     /// The sampler that this is.
     fn sampler(&self) -> Sampler;
 
+    /// What the UNet's answer means.
+    fn prediction(&self) -> PredictionType;
+
     /// The training timestep that the UNet is given at each step, highest first. Fractions are possible.
     fn timesteps(&self) -> &[f64];
 
@@ -86,6 +89,15 @@ pub trait Scheduler: Send {
 
     /// A clean sample brought to the noise level of `step`, where a run that starts there begins.
     fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor>;
+
+    /// The clean sample that the UNet's answer at `step` means. `input` is what [`scale_model_input`] made of the sample.
+    ///
+    /// [`scale_model_input`]: Self::scale_model_input
+    fn clean_sample(&self, model_output: &Tensor, step: usize, input: &Tensor) -> Result<Tensor> {
+        // What the UNet sees is variance preserving, whatever the sampler keeps.
+        let level = prediction::alpha_sigma(self.sigmas()[step]);
+        prediction::clean_sample(self.prediction(), model_output, input, level)
+    }
 
     /// The number of steps.
     fn steps(&self) -> usize {

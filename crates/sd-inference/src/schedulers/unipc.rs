@@ -228,6 +228,10 @@ impl Scheduler for UniPc {
         Sampler::UniPc
     }
 
+    fn prediction(&self) -> PredictionType {
+        self.prediction
+    }
+
     fn timesteps(&self) -> &[f64] {
         &self.levels.timesteps
     }

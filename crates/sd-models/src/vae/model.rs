@@ -34,12 +34,12 @@ impl LatentDistribution {
         Ok(Self { mean: moments[0].contiguous()?, logvar: moments[1].clamp(-30f32, 20f32)? })
     }
 
-    /// A sample for standard normal `noise` of the same shape.
+    /// Samples for standard normal `noise`: of the same shape, or several for the distribution of one picture.
     ///
     /// # Errors
     /// When the shapes differ.
     pub fn sample(&self, noise: &Tensor) -> Result<Tensor> {
-        Ok((&self.mean + ((&self.logvar * 0.5)?.exp()? * noise)?)?)
+        Ok((&self.logvar * 0.5)?.exp()?.broadcast_mul(noise)?.broadcast_add(&self.mean)?)
     }
 }
 

@@ -1,0 +1,192 @@
+//! The picture that a generation starts from: image-to-image and inpainting.
+
+use candle_core::{Device, Tensor};
+use image::RgbImage;
+use sd_models::nn::Workspace;
+use sd_models::vae::{AutoencoderKl, LatentDistribution, Tiles};
+
+use crate::repaint::{InitMask, Inputs, Keep, Paste, latent_mask, scaled, without_marked};
+use crate::rng::{BatchNoise, NoiseSource};
+use crate::schedulers::Scheduler;
+use crate::{Error, Result};
+
+/// A picture to start from, and how far to go from it (SDEdit: Meng and others, 2021).
+#[derive(Debug, Clone, PartialEq)]
+pub struct InitImage {
+    /// The picture. If it is not as large as the request wants, it is scaled to that, whatever its proportions.
+    pub image: RgbImage,
+    /// Which part of the steps is taken, 0 to 1: 0 none, so that the picture comes back as the VAE makes it; 1 all,
+    /// from almost pure noise.
+    pub strength: f64,
+    /// What is redrawn, if not all: inpainting.
+    pub mask: Option<InitMask>,
+}
+
+impl InitImage {
+    /// How many of `steps` are taken: their share, rounded down.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] for a strength that is no share.
+    pub(crate) fn steps_of(&self, steps: usize) -> Result<usize> {
+        let Self { strength, .. } = self;
+        if !(0.0..=1.0).contains(strength) {
+            return Err(Error::InvalidRequest {
+                field: "strength",
+                value: strength.to_string(),
+                limit: "a number from 0 to 1".into(),
+            });
+        }
+        Ok(((steps as f64 * strength) as usize).min(steps))
+    }
+
+    /// Encodes the picture and begins at the noise level of `place.step`.
+    ///
+    /// Noise is drawn in the reference's order: the sample of the VAE's distribution, the noise of the run, and for a mask
+    /// the sample for the picture without what is marked. Where no step is left to take, nothing is random.
+    pub(crate) fn begin(
+        &self,
+        vae: &AutoencoderKl,
+        scheduler: &dyn Scheduler,
+        noise: &mut BatchNoise,
+        place: &Place<'_>,
+    ) -> Result<Begun> {
+        let (width, height) = (place.width as u32, place.height as u32);
+        let Some(mask) = &self.mask else {
+            let picture = scaled(&self.image, width, height);
+            let (latents, _, _) = self.latents(vae, scheduler, noise, place, &picture, Encoded::Always)?;
+            return Ok(Begun { latents, keep: None, seen: None, paste: None });
+        };
+        let Inputs { picture, mask, paste } = mask.inputs(&self.image, width, height)?;
+        let marks = latent_mask(&mask, vae.config().scale_factor() as u32, place.device)?;
+        let encoded = if place.inpainting_model { Encoded::Below1 } else { Encoded::Always };
+        let (latents, original, first) = self.latents(vae, scheduler, noise, place, &picture, encoded)?;
+        // Every kind of model has it drawn.
+        let sample = noise.randn(latents.dims(), place.device)?;
+        let (mut keep, mut seen) = (None, None);
+        if place.inpainting_model {
+            let pixels = without_marked(&to_pixels(&picture, place.device)?, &mask)?;
+            let known = vae.scale(&place.encode(vae, &pixels)?.sample(&sample)?)?;
+            let (images, _, rows, columns) = latents.dims4()?;
+            seen = Some(Tensor::cat(
+                &[&marks.broadcast_as((images, 1, rows, columns))?.contiguous()?, &known],
+                1,
+            )?);
+        } else if let (Some(original), Some(noise)) = (original, first) {
+            keep = Some(Keep { original, noise, mask: marks });
+        }
+        Ok(Begun { latents, keep, seen, paste: Some(paste) })
+    }
+
+    /// The latents that the run begins with, those of the picture, and the noise that they are mixed from.
+    fn latents(
+        &self,
+        vae: &AutoencoderKl,
+        scheduler: &dyn Scheduler,
+        noise: &mut BatchNoise,
+        place: &Place<'_>,
+        picture: &RgbImage,
+        encoded: Encoded,
+    ) -> Result<(Tensor, Option<Tensor>, Option<Tensor>)> {
+        let latents = place.latents(vae);
+        // Only inpainting takes "all" at its word, as the reference does.
+        let from_noise = self.mask.is_some() && self.strength >= 1.0;
+        let mut original = None;
+        if !from_noise || encoded == Encoded::Always {
+            let distribution = place.encode(vae, &to_pixels(picture, place.device)?)?;
+            if place.step == scheduler.steps() {
+                let mean = vae.scale(&distribution.mean)?.broadcast_as(&latents)?.contiguous()?;
+                return Ok((mean, None, None));
+            }
+            original = Some(vae.scale(&distribution.sample(&noise.randn(&latents, place.device)?)?)?);
+        }
+        let noise = noise.randn(&latents, place.device)?;
+        let first = match &original {
+            Some(original) if !from_noise => scheduler.add_noise(original, &noise, place.step)?,
+            _ => (&noise * scheduler.init_noise_sigma())?,
+        };
+        Ok((first, original, Some(noise)))
+    }
+}
+
+/// When the picture itself is encoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Encoded {
+    Always,
+    /// Models made for inpainting need it only if the run does not begin with pure noise.
+    Below1,
+}
+
+/// How a run begins.
+pub(crate) struct Begun {
+    pub(crate) latents: Tensor,
+    /// What is kept of the picture, where the sampler has to see to it.
+    pub(crate) keep: Option<Keep>,
+    /// What a model made for inpainting sees beside the latents: mask and picture, `(images, 5, height, width)`.
+    pub(crate) seen: Option<Tensor>,
+    /// How the result is put together, if only a part is redrawn.
+    pub(crate) paste: Option<Paste>,
+}
+
+/// Where a picture enters a run.
+pub(crate) struct Place<'a> {
+    pub(crate) images: usize,
+    /// In pixels.
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    /// The sampler's step that comes first.
+    pub(crate) step: usize,
+    /// Whether the UNet takes mask and picture beside the latents.
+    pub(crate) inpainting_model: bool,
+    /// How the VAE encodes, if not the whole picture at once.
+    pub(crate) tiles: Option<Tiles>,
+    pub(crate) device: &'a Device,
+}
+
+impl Place<'_> {
+    fn latents(&self, vae: &AutoencoderKl) -> [usize; 4] {
+        let scale = vae.config().scale_factor();
+        [self.images, vae.config().latent_channels, self.height / scale, self.width / scale]
+    }
+
+    fn encode(&self, vae: &AutoencoderKl, pixels: &Tensor) -> Result<LatentDistribution> {
+        let _workspace = Workspace::new();
+        Ok(match self.tiles {
+            Some(tiles) => vae.encode_tiled(pixels, tiles)?,
+            None => vae.encode(pixels)?,
+        })
+    }
+}
+
+/// Bytes as pixels `(1, 3, height, width)` in -1..=1.
+fn to_pixels(image: &RgbImage, device: &Device) -> Result<Tensor> {
+    let (width, height) = image.dimensions();
+    let values: Vec<f32> = image.as_raw().iter().map(|byte| f32::from(*byte) / 255.0 * 2.0 - 1.0).collect();
+    let pixels = Tensor::from_vec(values, (height as usize, width as usize, 3), &Device::Cpu)?;
+    Ok(pixels.permute((2, 0, 1))?.unsqueeze(0)?.contiguous()?.to_device(device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(strength: f64, steps: usize) -> Result<usize> {
+        InitImage { image: RgbImage::new(8, 8), strength, mask: None }.steps_of(steps)
+    }
+
+    #[test]
+    fn strength_is_a_share_of_the_steps_rounded_down() {
+        for (strength, of, taken) in
+            [(0.0, 20, 0), (1.0, 20, 20), (0.8, 20, 16), (0.75, 5, 3), (0.19, 5, 0), (0.3, 10, 3)]
+        {
+            assert_eq!(steps(strength, of).unwrap(), taken, "{strength} of {of}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_share_is_refused_with_its_limit() {
+        for strength in [-0.1, 1.01, f64::NAN, f64::INFINITY] {
+            let message = steps(strength, 5).unwrap_err().to_string();
+            assert!(message.contains("strength") && message.contains("0 to 1"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What the tests of whole runs share.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+use sd_inference::{GenerationRequest, LoadOptions, ModelSource, Pipeline};
+use serde_json::Value;
+
+/// The largest difference that a pixel may have, of 255.
+pub const TOLERANCE: u8 = 2;
+pub const FAMILIES: [&str; 3] = ["sd15", "sd21", "sdxl"];
+
+pub fn fixtures(family: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures")).join(family)
+}
+
+pub fn pipeline(family: &str, folder: &str) -> Pipeline {
+    let source = ModelSource::folder(fixtures(family).join(folder)).unwrap();
+    Pipeline::load(&source, &LoadOptions::default()).unwrap()
+}
+
+/// The runs that a file of the family lists.
+pub fn runs(family: &str, file: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(fixtures(family).join(file)).unwrap();
+    let runs: Value = serde_json::from_str(&text).unwrap();
+    runs["runs"].as_array().unwrap().clone()
+}
+
+pub fn request(run: &Value) -> GenerationRequest {
+    let size = |field: &str| run[field].as_u64().map(|value| value as usize);
+    let name = |field: &str| run[field].as_str();
+    GenerationRequest {
+        negative_prompt: name("negative_prompt").map(str::to_owned),
+        width: size("width"),
+        height: size("height"),
+        steps: size("steps"),
+        guidance_scale: run["guidance_scale"].as_f64(),
+        seed: run["seed"].as_str().unwrap().parse().unwrap(),
+        sampler: name("sampler").map(|sampler| sampler.parse().unwrap()),
+        schedule: name("schedule").map(|schedule| schedule.parse().unwrap()),
+        timestep_spacing: name("timestep_spacing").map(|spacing| spacing.parse().unwrap()),
+        eta: run["eta"].as_f64(),
+        num_images: size("num_images").unwrap(),
+        ..GenerationRequest::new(name("prompt").unwrap())
+    }
+}
+
+pub fn images(pipeline: &Pipeline, request: &GenerationRequest) -> Vec<RgbImage> {
+    let mut generation = pipeline.begin(request).unwrap();
+    while generation.step().unwrap().is_some() {}
+    generation.finish().unwrap().images.into_iter().map(|(image, _)| image).collect()
+}
+
+pub fn largest_difference(a: &RgbImage, b: &RgbImage) -> u8 {
+    assert_eq!(a.dimensions(), b.dimensions());
+    a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+}
