@@ -13,6 +13,9 @@ const STAGES: &[&str] = &["fmt", "clippy", "docs", "tests", "kernels", "examples
 /// The kernel sets; on a machine that lacks one the next best runs, and says so.
 const KERNEL_SETS: [&str; 4] = ["scalar", "avx2", "avx512", "amx-emulated"];
 
+/// The tests that compare with the reference.
+const COMPARED: [&str; 4] = ["parity", "runs", "transforms", "inpaints"];
+
 pub(crate) fn run(arguments: &[String]) -> Result {
     if let Some(unknown) = arguments.iter().find(|name| !STAGES.contains(&name.as_str())) {
         return Err(Failure::new(format!("there is no stage `{unknown}`; stages: {}", STAGES.join(", "))));
@@ -49,14 +52,8 @@ fn kernel_sets(counts: &mut Counts) -> Result {
     for set in KERNEL_SETS {
         println!("SD_KERNELS={set}");
         let mut command = runner();
-        command.env("SD_KERNELS", set).args([
-            "--workspace",
-            "--locked",
-            "--test",
-            "parity",
-            "--test",
-            "runs",
-        ]);
+        command.env("SD_KERNELS", set).args(["--workspace", "--locked"]);
+        command.args(COMPARED.iter().flat_map(|name| ["--test", name]));
         let (result, output) = run_and_keep(&mut command);
         counts.read(&output);
         result?;
