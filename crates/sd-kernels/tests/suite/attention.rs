@@ -173,3 +173,17 @@ fn wrong_sizes_are_errors() {
         assert!(kernels.attention(shape, rows, rows, rows, 1.0, Mask::Keys(&[true]), &mut y).is_err());
     }
 }
+
+/// Without keys there is nothing to attend to: zeros, whatever was there before.
+#[test]
+fn without_keys_the_answer_is_zero() {
+    let shape = AttentionShape { batch: 2, heads: 3, queries: 5, keys: 0, head_dim: 8 };
+    let queries = values(1, 2 * 5 * 24);
+    let none: Rows<'_, f32> = Rows::contiguous(&[], 24);
+    for kernels in sets() {
+        let mut output = vec![7f32; queries.len()];
+        let rows = Rows::contiguous(&queries, 24);
+        kernels.attention(shape, rows, none, none, 1.0, Mask::None, &mut output).unwrap();
+        assert!(output.iter().all(|value| *value == 0.0), "{}", kernels.set());
+    }
+}
