@@ -113,10 +113,46 @@ impl Conv2d {
     /// # Errors
     /// When the shapes do not fit, or on device errors.
     pub fn forward_with(&self, input: &FeatureMap, inputs: ConvInputs<'_>) -> Result<FeatureMap> {
-        match (&self.weights, &input.0) {
+        match input.seamless.any() && self.config.kernel > 1 {
+            true => self.forward_seamless(input, inputs),
+            false => self.forward_bounded(input, inputs),
+        }
+    }
+
+    /// Convolves a picture whose edges meet: with its other side around it, of which nothing is left in the end.
+    fn forward_seamless(&self, input: &FeatureMap, inputs: ConvInputs<'_>) -> Result<FeatureMap> {
+        let ConvConfig { stride, padding, .. } = self.config;
+        let padding = match padding {
+            Padding::Symmetric(amount) => amount,
+            Padding::RightBottom => 1,
+        };
+        let (_, _, height, width) = input.dims();
+        let doubled = inputs.upsample_to == Some((2 * height, 2 * width));
+        let resampled = match inputs.upsample_to {
+            Some((height, width)) if !doubled => Some(input.upsample_nearest(height, width)?),
+            _ => None,
+        };
+        // Whole strides, so that every output stands where it stood.
+        let around = padding.next_multiple_of(stride);
+        let input = resampled.as_ref().unwrap_or(input).surrounded(around)?;
+        let beyond = around / stride * if doubled { 2 } else { 1 };
+        let residual = match inputs.residual {
+            Some(residual) => Some(residual.clone().with_seamless(input.seamless).surrounded(beyond)?),
+            None => None,
+        };
+        let (_, _, height, width) = input.dims();
+        let upsample_to = doubled.then_some((2 * height, 2 * width));
+        let inputs = ConvInputs { per_channel: inputs.per_channel, residual: residual.as_ref(), upsample_to };
+        self.forward_bounded(&input, inputs)?.without_surroundings(beyond)
+    }
+
+    /// Convolves a picture that ends at its edges.
+    fn forward_bounded(&self, input: &FeatureMap, inputs: ConvInputs<'_>) -> Result<FeatureMap> {
+        match (&self.weights, &input.data) {
             (ConvWeights::Packed(packed), MapData::Cpu { .. }) => forward_packed(packed, input, inputs),
             (ConvWeights::Tensors { weight, bias }, MapData::Device(tensor)) => {
-                self.forward_tensors(weight, bias, tensor, inputs)
+                let output = self.forward_tensors(weight, bias, tensor, inputs)?;
+                Ok(input.with_data(MapData::Device(output)))
             }
             _ => Err(mixed_devices()),
         }
@@ -128,7 +164,7 @@ impl Conv2d {
         bias: &Tensor,
         input: &Tensor,
         inputs: ConvInputs<'_>,
-    ) -> Result<FeatureMap> {
+    ) -> Result<Tensor> {
         let resampled = match inputs.upsample_to {
             Some((height, width)) => Some(input.upsample_nearest2d(height, width)?),
             None => None,
@@ -148,12 +184,12 @@ impl Conv2d {
             Some(SequenceData::Cpu { .. }) => return Err(mixed_devices()),
             None => {}
         }
-        match inputs.residual.map(|map| &map.0) {
+        match inputs.residual.map(|map| &map.data) {
             Some(MapData::Device(residual)) => output = (output + residual)?,
             Some(MapData::Cpu { .. }) => return Err(mixed_devices()),
             None => {}
         }
-        Ok(FeatureMap(MapData::Device(output)))
+        Ok(output)
     }
 }
 
@@ -165,7 +201,7 @@ fn forward_packed(packed: &PackedConv2d, input: &FeatureMap, inputs: ConvInputs<
         Some((height, width)) if !upsample => Some(input.upsample_nearest(height, width)?),
         _ => None,
     };
-    let MapData::Cpu { values, dims } = &resampled.as_ref().unwrap_or(input).0 else {
+    let MapData::Cpu { values, dims } = &resampled.as_ref().unwrap_or(input).data else {
         return Err(mixed_devices());
     };
     let [images, height, width, channels] = *dims;
@@ -179,7 +215,7 @@ fn forward_packed(packed: &PackedConv2d, input: &FeatureMap, inputs: ConvInputs<
         Some(SequenceData::Device(_)) => return Err(mixed_devices()),
         None => None,
     };
-    let residual = match inputs.residual.map(|map| &map.0) {
+    let residual = match inputs.residual.map(|map| &map.data) {
         Some(MapData::Cpu { values, .. }) => Some(values.to_format(Format::F32)?),
         Some(MapData::Device(_)) => return Err(mixed_devices()),
         None => None,
@@ -192,5 +228,5 @@ fn forward_packed(packed: &PackedConv2d, input: &FeatureMap, inputs: ConvInputs<
     let mut output = Pooled::<f32>::new(to.len());
     read!(values, values => packed.forward(values, shape, &mut output, epilogue)?);
     let values = Array::F32(Arc::new(output));
-    Ok(FeatureMap(MapData::Cpu { values, dims: [to.images, to.height, to.width, to.channels] }))
+    Ok(input.with_data(MapData::Cpu { values, dims: [to.images, to.height, to.width, to.channels] }))
 }

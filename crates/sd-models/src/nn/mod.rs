@@ -23,7 +23,7 @@ pub use attention::{Attention, AttentionConfig, Mask};
 pub use conv::{Conv2d, ConvConfig, ConvInputs, Padding};
 pub use cpu::{cpu_kernels, cpu_kernels_report, cpu_multiplies_bf16};
 pub use embedding::{Embedding, sinusoidal_embedding};
-pub use feature_map::FeatureMap;
+pub use feature_map::{FeatureMap, Seamless};
 pub use linear::{GegluLinear, Linear};
 pub use norm::{GroupNorm, LayerNorm};
 pub use pool::Workspace;

@@ -62,7 +62,7 @@ impl GroupNorm {
     }
 
     fn forward_with(&self, input: &FeatureMap, silu: bool) -> Result<FeatureMap> {
-        match (&self.affine, &input.0) {
+        match (&self.affine, &input.data) {
             (Affine::Cpu { weight, bias, output }, MapData::Cpu { values, dims }) => {
                 let params = NormParams { weight, bias, eps: self.eps as f32 };
                 let [batch, height, width, channels] = *dims;
@@ -70,12 +70,12 @@ impl GroupNorm {
                 let values = read!(values, values => write!(*output, values.len(), output => {
                     cpu::kernels().group_norm(values, shape, self.groups, params, silu, output)
                 }));
-                Ok(FeatureMap(MapData::Cpu { values, dims: *dims }))
+                Ok(input.with_data(MapData::Cpu { values, dims: *dims }))
             }
             (Affine::Device { weight, bias }, MapData::Device(tensor)) => {
                 let normalised = self.normalised(tensor, weight, bias)?;
                 let output = if silu { normalised.silu()? } else { normalised };
-                Ok(FeatureMap(MapData::Device(output.to_dtype(tensor.dtype())?)))
+                Ok(input.with_data(MapData::Device(output.to_dtype(tensor.dtype())?)))
             }
             _ => Err(super::sequence::mixed_devices()),
         }

@@ -7,5 +7,5 @@ mod resnet;
 mod transformer;
 
 pub use config::UnetConfig;
-pub use model::{AddedCondition, Unet2DConditionModel};
+pub use model::{AddedCondition, Unet2DConditionModel, UnetInputs};
 pub(crate) use resnet::{ResnetBlock, ResnetConfig};

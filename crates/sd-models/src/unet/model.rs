@@ -5,7 +5,7 @@ use candle_core::{D, Tensor};
 use super::UnetConfig;
 use super::blocks::{Condition, DownBlock, MidBlock, UpBlock};
 use crate::nn::{
-    Activation, Conv2d, ConvConfig, FeatureMap, GroupNorm, Linear, Sequence, sinusoidal_embedding,
+    Activation, Conv2d, ConvConfig, FeatureMap, GroupNorm, Linear, Seamless, Sequence, sinusoidal_embedding,
 };
 use crate::{Error, Result, Weights};
 
@@ -30,6 +30,15 @@ pub struct AddedCondition {
     pub text_embeds: Tensor,
     /// For each sample: original height and width, crop top and left, target height and width, in pixels.
     pub time_ids: Vec<[f64; 6]>,
+}
+
+/// What the UNet is given beside latents, timesteps and text.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UnetInputs<'a> {
+    /// Needed by models with `text_time` embeddings.
+    pub added: Option<&'a AddedCondition>,
+    /// Which edges of the picture meet.
+    pub seamless: Seamless,
 }
 
 impl Unet2DConditionModel {
@@ -101,13 +110,28 @@ impl Unet2DConditionModel {
         text: &Tensor,
         added: Option<&AddedCondition>,
     ) -> Result<Tensor> {
+        self.forward_with(sample, timesteps, text, UnetInputs { added, ..UnetInputs::default() })
+    }
+
+    /// As [`forward`](Self::forward), with all that a UNet can be given.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_with(
+        &self,
+        sample: &Tensor,
+        timesteps: &[f64],
+        text: &Tensor,
+        inputs: UnetInputs<'_>,
+    ) -> Result<Tensor> {
         let dtype = sample.dtype();
-        let time = self.embed_time(timesteps, added, text)?;
+        let time = self.embed_time(timesteps, inputs.added, text)?;
         let activated = Sequence::from_vectors(&Activation::Silu.apply(&time)?)?;
         let states = Sequence::from_tensor(text)?;
         let condition = Condition { time: &activated, text: &states };
 
-        let mut state = self.conv_in.forward(&FeatureMap::from_nchw(&sample.to_dtype(text.dtype())?)?)?;
+        let sample = FeatureMap::from_nchw(&sample.to_dtype(text.dtype())?)?.with_seamless(inputs.seamless);
+        let mut state = self.conv_in.forward(&sample)?;
         let mut skips = vec![state.clone()];
         for block in &self.down_blocks {
             state = block.forward(state, condition, &mut skips)?;

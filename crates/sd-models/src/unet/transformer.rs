@@ -40,13 +40,11 @@ impl SpatialTransformer {
 
     /// `text` is `(batch, tokens, cross_dim)`.
     pub(super) fn forward(&self, input: &FeatureMap, text: &Sequence) -> Result<FeatureMap> {
-        let (_, _, height, width) = input.dims();
         let mut state = self.proj_in.forward(&self.norm.forward(input)?.to_tokens()?)?;
         for block in &self.blocks {
             state = block.forward(&state, text)?;
         }
-        let output = self.proj_out.forward_residual(&state, &input.to_tokens()?)?;
-        FeatureMap::from_tokens(output, height, width)
+        input.with_tokens(self.proj_out.forward_residual(&state, &input.to_tokens()?)?)
     }
 }
 

@@ -75,9 +75,7 @@ impl PixelAttention {
     }
 
     fn forward(&self, input: &FeatureMap) -> Result<FeatureMap> {
-        let (_, _, height, width) = input.dims();
         let tokens = self.group_norm.forward(input)?.to_tokens()?;
-        let output = self.attention.forward(&tokens, &tokens, &input.to_tokens()?)?;
-        FeatureMap::from_tokens(output, height, width)
+        input.with_tokens(self.attention.forward(&tokens, &tokens, &input.to_tokens()?)?)
     }
 }

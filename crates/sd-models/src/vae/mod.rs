@@ -9,5 +9,5 @@ mod model;
 mod tiling;
 
 pub use config::{SampleSize, VaeConfig};
-pub use model::{AutoencoderKl, LatentDistribution};
+pub use model::{AutoencoderKl, Canvas, LatentDistribution};
 pub use tiling::Tiles;

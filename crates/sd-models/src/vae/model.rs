@@ -5,7 +5,8 @@ use candle_core::{DType, Tensor};
 use super::VaeConfig;
 use super::decoder::Decoder;
 use super::encoder::Encoder;
-use crate::nn::{Conv2d, ConvConfig, FeatureMap};
+use super::tiling::Tiles;
+use crate::nn::{Conv2d, ConvConfig, FeatureMap, Seamless};
 use crate::{Result, Weights};
 
 /// A variational autoencoder for pictures.
@@ -17,6 +18,15 @@ pub struct AutoencoderKl {
     decoder: Decoder,
     config: VaeConfig,
     dtype: DType,
+}
+
+/// How a picture is taken through the autoencoder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Canvas {
+    /// Tile by tile, in bounded memory; `None`: all at once.
+    pub tiles: Option<Tiles>,
+    /// Which edges of the picture meet.
+    pub seamless: Seamless,
 }
 
 /// A Gaussian for each latent value.
@@ -79,12 +89,13 @@ impl AutoencoderKl {
     /// # Errors
     /// When shapes do not fit, or on device errors.
     pub fn encode(&self, pixels: &Tensor) -> Result<LatentDistribution> {
-        LatentDistribution::from_moments(&self.moments(pixels)?)
+        LatentDistribution::from_moments(&self.moments(pixels, Seamless::default())?)
     }
 
     /// Means, then logarithms of variances, `(batch, 2 * latent_channels, height, width)`, f32.
-    pub(super) fn moments(&self, pixels: &Tensor) -> Result<Tensor> {
-        let mut moments = self.encoder.forward(&FeatureMap::from_nchw(&pixels.to_dtype(self.dtype)?)?)?;
+    pub(super) fn moments(&self, pixels: &Tensor, seamless: Seamless) -> Result<Tensor> {
+        let pixels = FeatureMap::from_nchw(&pixels.to_dtype(self.dtype)?)?.with_seamless(seamless);
+        let mut moments = self.encoder.forward(&pixels)?;
         if let Some(conv) = &self.quant_conv {
             moments = conv.forward(&moments)?;
         }
@@ -96,7 +107,12 @@ impl AutoencoderKl {
     /// # Errors
     /// When shapes do not fit, or on device errors.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        let mut state = FeatureMap::from_nchw(&latents.to_dtype(self.dtype)?)?;
+        self.picture(latents, Seamless::default())
+    }
+
+    /// As [`decode`](Self::decode), of a picture whose edges may meet.
+    pub(super) fn picture(&self, latents: &Tensor, seamless: Seamless) -> Result<Tensor> {
+        let mut state = FeatureMap::from_nchw(&latents.to_dtype(self.dtype)?)?.with_seamless(seamless);
         if let Some(conv) = &self.post_quant_conv {
             state = conv.forward(&state)?;
         }

@@ -6,8 +6,9 @@
 use candle_core::Tensor;
 
 use super::config::SampleSize;
-use super::{AutoencoderKl, LatentDistribution, VaeConfig};
+use super::{AutoencoderKl, Canvas, LatentDistribution, VaeConfig};
 use crate::Result;
+use crate::nn::{FeatureMap, Seamless};
 
 /// The side of a tile in pixels where a configuration names no size.
 const USUAL_SIDE: usize = 512;
@@ -45,6 +46,11 @@ impl Tiles {
         self.latents * self.scale
     }
 
+    /// How many latents of the other side are shown beyond an edge that meets it.
+    fn margin(self) -> usize {
+        self.latents / 4
+    }
+
     /// Whether a picture of `height` x `width` pixels is larger than one tile.
     pub fn divide(self, height: usize, width: usize) -> bool {
         height.max(width) > self.pixels()
@@ -52,6 +58,36 @@ impl Tiles {
 }
 
 impl AutoencoderKl {
+    /// As [`decode`](Self::decode), on such a canvas.
+    ///
+    /// # Errors
+    /// When shapes do not fit, or on device errors.
+    pub fn decode_with(&self, latents: &Tensor, canvas: Canvas) -> Result<Tensor> {
+        let (_, _, height, width) = latents.dims4()?;
+        let Some(tiles) = canvas.tiles.filter(|tiles| height.max(width) > tiles.latents) else {
+            return self.picture(latents, canvas.seamless);
+        };
+        let margin = tiles.margin();
+        let tiled = self.decode_tiled(&surrounded(latents, canvas.seamless, margin)?, tiles)?;
+        bare(&tiled, canvas.seamless, margin * tiles.scale)
+    }
+
+    /// As [`encode`](Self::encode), on such a canvas.
+    ///
+    /// # Errors
+    /// When shapes do not fit, or on device errors.
+    pub fn encode_with(&self, pixels: &Tensor, canvas: Canvas) -> Result<LatentDistribution> {
+        let (_, _, height, width) = pixels.dims4()?;
+        let Some(tiles) = canvas.tiles.filter(|tiles| height.max(width) > tiles.pixels()) else {
+            return LatentDistribution::from_moments(&self.moments(pixels, canvas.seamless)?);
+        };
+        let margin = tiles.margin();
+        let around = surrounded(pixels, canvas.seamless, margin * tiles.scale)?;
+        let LatentDistribution { mean, logvar } = self.encode_tiled(&around, tiles)?;
+        let bare = |values: &Tensor| bare(values, canvas.seamless, margin);
+        Ok(LatentDistribution { mean: bare(&mean)?, logvar: bare(&logvar)? })
+    }
+
     /// As [`decode`](Self::decode), tile by tile: the memory is that of one tile, and of a few copies of the picture.
     /// What is no larger than one tile is not cut.
     ///
@@ -76,7 +112,26 @@ impl AutoencoderKl {
         if height.max(width) <= from {
             return self.encode(pixels);
         }
-        LatentDistribution::from_moments(&tile_by_tile(pixels, from, to, |tile| self.moments(tile))?)
+        LatentDistribution::from_moments(&tile_by_tile(pixels, from, to, |tile| {
+            self.moments(tile, Seamless::default())
+        })?)
+    }
+}
+
+/// A picture `(batch, channels, height, width)` with so many values of its other side beyond each edge that meets it: what
+/// tiles, which know nothing of the other side, see of it.
+fn surrounded(picture: &Tensor, seamless: Seamless, by: usize) -> Result<Tensor> {
+    match seamless.any() {
+        true => FeatureMap::from_nchw(picture)?.with_seamless(seamless).surrounded(by)?.to_nchw(),
+        false => Ok(picture.clone()),
+    }
+}
+
+/// What [`surrounded`] surrounded.
+fn bare(picture: &Tensor, seamless: Seamless, by: usize) -> Result<Tensor> {
+    match seamless.any() {
+        true => FeatureMap::from_nchw(picture)?.with_seamless(seamless).without_surroundings(by)?.to_nchw(),
+        false => Ok(picture.clone()),
     }
 }
 
