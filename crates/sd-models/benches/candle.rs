@@ -112,26 +112,77 @@ fn attention(filter: &str, kernels: Kernels, [batch, heads, queries, keys, dim]:
     );
 }
 
+/// Prints how many values of the first rows change when others are multiplied along with them: the law "a batch gives each
+/// picture what it gives alone" wants none.
+fn law(filter: &str, kernels: Kernels, first: usize, [rows, k, n]: [usize; 3]) {
+    let name = format!("law {first} of {rows} rows {k}->{n}");
+    if !name.contains(filter) {
+        return;
+    }
+    let (weight, input) = (values(n * k), values(rows * k));
+    let layer = PackedLinear::new(kernels, (&weight[..]).into(), n, k, None, Precision::F32).unwrap();
+    let ours = |rows: usize| {
+        let mut output = vec![0f32; rows * n];
+        layer.forward(&input[..rows * k], rows, &mut output, Epilogue::default()).unwrap();
+        output
+    };
+    let weight = tensor(&weight, (n, k)).t().unwrap();
+    let candle = |rows: usize| {
+        let product = tensor(&input[..rows * k], (rows, k)).matmul(&weight).unwrap();
+        product.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let changed = |alone: Vec<f32>, among: Vec<f32>| {
+        let changed = alone.iter().zip(&among).filter(|(a, b)| a != b).count();
+        100.0 * changed as f64 / alone.len() as f64
+    };
+    println!(
+        "{name:40} values that differ from those of these rows alone: ours {:.0} %, candle {:.0} %",
+        changed(ours(first), ours(rows)),
+        changed(candle(first), candle(rows)),
+    );
+}
+
 fn main() {
     // `cargo bench` adds flags of its own.
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
     println!("{}\nthreads: {}", sd_kernels::report(), rayon::current_num_threads());
     let kernels = sd_kernels::active();
-    for shape in [[8192, 320, 320], [8192, 1280, 320], [2048, 640, 640], [512, 1280, 1280], [154, 768, 3072]]
-    {
+    for first in [1, 10] {
+        law(&filter, kernels, first, [100, 700, 40]);
+    }
+    for shape in [
+        [8192, 320, 320],
+        [8192, 1280, 320],
+        [4608, 640, 640],
+        [2048, 640, 640],
+        [1152, 1280, 1280],
+        [1152, 1280, 10240],
+        [512, 1280, 1280],
+        [154, 768, 3072],
+    ] {
         linear(&filter, kernels, shape);
     }
     for shape in [
         [2, 320, 320, 64, 3],
         [2, 640, 640, 32, 3],
         [2, 1280, 1280, 16, 3],
+        [2, 320, 320, 96, 3],
+        [2, 640, 640, 48, 3],
+        [2, 1280, 1280, 24, 3],
+        [2, 1280, 1280, 32, 3],
         [1, 256, 256, 256, 3],
         [1, 128, 128, 512, 3],
         [2, 960, 320, 64, 1],
     ] {
         conv(&filter, kernels, shape);
     }
-    for shape in [[2, 8, 1024, 1024, 80], [2, 8, 4096, 77, 40], [2, 8, 4096, 4096, 40]] {
+    for shape in [
+        [2, 8, 1024, 1024, 80],
+        [2, 10, 2304, 2304, 64],
+        [2, 20, 576, 576, 64],
+        [2, 8, 4096, 77, 40],
+        [2, 8, 4096, 4096, 40],
+    ] {
         attention(&filter, kernels, shape);
     }
 }
