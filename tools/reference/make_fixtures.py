@@ -14,10 +14,12 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", DIFFUSERS_
 import components
 import demo
 import families
+import hires
 import inpaints
 import noise
 import runs
 import schedulers
+import seamless
 import transforms
 from common import deterministic
 
@@ -32,6 +34,8 @@ def build_family(name, output):
     runs.build(name, folder)
     transforms.build(name, folder)
     inpaints.build(name, folder)
+    seamless.build(name, folder)
+    hires.build(name, folder)
 
 
 def main():

@@ -33,6 +33,8 @@ pub const MAX_CONTROLS: usize = 4;
 pub const CONTROL_STRENGTH: RangeInclusive<f64> = 0.0..=2.0;
 /// `control[].start` and `control[].end`, as parts of the run.
 pub const CONTROL_SPAN: RangeInclusive<f64> = 0.0..=1.0;
+/// `hires.scale`.
+pub const HIRES_SCALE: RangeInclusive<f64> = 1.0..=4.0;
 /// `preview.every`, in steps.
 pub const PREVIEW_EVERY: RangeInclusive<u64> = 1..=150;
 /// `preview.max_side`, in pixels.

@@ -114,6 +114,9 @@ pub struct Timings {
     pub queued_ms: u64,
     /// Encoding the prompts.
     pub text_encode_ms: u64,
+    /// Encoding the picture that it started from; 0 without one.
+    #[serde(default)]
+    pub image_encode_ms: u64,
     /// Denoising, all steps.
     pub denoise_ms: u64,
     /// Decoding the latents.

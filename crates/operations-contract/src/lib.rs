@@ -50,9 +50,9 @@ pub use image_data::{ImageData, ImageDataError};
 pub use job::{CancelView, ImageView, JobId, JobList, JobProgress, JobState, JobView, Submitted};
 pub use model::{Feature, ModelCapabilities, ModelList};
 pub use names::{
-    ImageFormat, OperationKind, PreviewMethod, Priority, RngKind, Sampler, Schedule, UnknownName,
+    ImageFormat, OperationKind, PreviewMethod, Priority, RngKind, Sampler, Schedule, UnknownName, Upscaler,
 };
 pub use operation::{Operation, ParsedOperation};
 pub use request::{
-    Common, Control, ImageGeneration, ImageInpaint, ImageTransform, Lora, Output, Preview, Tiling,
+    Common, Control, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora, Output, Preview, Tiling,
 };

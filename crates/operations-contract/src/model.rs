@@ -15,6 +15,8 @@ pub enum Feature {
     Control,
     /// `tiling`
     Tiling,
+    /// `hires`
+    Hires,
     /// `clip_skip` above 0
     ClipSkip,
     /// `prompt_weighting`

@@ -193,6 +193,16 @@ names! {
 }
 
 names! {
+    /// What a second pass enlarges.
+    Upscaler, "upscaler" {
+        /// The latents, bilinearly: soft.
+        Latent = "latent",
+        /// The decoded picture, by a Lanczos filter.
+        Lanczos = "lanczos",
+    }
+}
+
+names! {
     /// How a preview is made from the latents of a running job.
     PreviewMethod, "preview method" {
         /// A linear map from latent channels to colours: next to free, coarse.

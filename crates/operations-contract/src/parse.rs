@@ -4,7 +4,7 @@ use crate::bounds;
 use crate::fields::Fields;
 use crate::image_data::ImageData;
 use crate::request::{
-    Common, Control, ImageGeneration, ImageInpaint, ImageTransform, Lora, Output, Preview, Tiling,
+    Common, Control, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora, Output, Preview, Tiling,
 };
 
 pub(crate) fn generation(fields: &mut Fields<'_>) -> ImageGeneration {
@@ -52,6 +52,7 @@ fn common(fields: &mut Fields<'_>) -> Common {
         loras: fields.list("loras", bounds::MAX_LORAS, lora),
         control: fields.list("control", bounds::MAX_CONTROLS, control),
         tiling: fields.object("tiling", tiling).unwrap_or_default(),
+        hires: fields.object("hires", hires),
         preview: fields.object("preview", preview),
         output: fields.object("output", output).unwrap_or_default(),
         priority: fields.name("priority").unwrap_or(default.priority),
@@ -103,6 +104,16 @@ fn control(fields: &mut Fields<'_>) -> Control {
 
 fn tiling(fields: &mut Fields<'_>) -> Tiling {
     Tiling { x: fields.flag("x").unwrap_or_default(), y: fields.flag("y").unwrap_or_default() }
+}
+
+fn hires(fields: &mut Fields<'_>) -> Hires {
+    let default = Hires::default();
+    Hires {
+        scale: fields.number("scale").unwrap_or(default.scale),
+        upscaler: fields.name("upscaler").unwrap_or(default.upscaler),
+        strength: fields.number("strength").unwrap_or(default.strength),
+        steps: fields.u32("steps", bounds::STEPS),
+    }
 }
 
 fn preview(fields: &mut Fields<'_>) -> Preview {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::image_data::ImageData;
-use crate::names::{ImageFormat, PreviewMethod, Priority, RngKind, Sampler, Schedule};
+use crate::names::{ImageFormat, PreviewMethod, Priority, RngKind, Sampler, Schedule, Upscaler};
 
 /// The fields that every operation has. `None` means "as the model has it".
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -54,6 +54,9 @@ pub struct Common {
     /// Whether the edges of the image meet.
     #[serde(skip_serializing_if = "Tiling::is_off")]
     pub tiling: Tiling,
+    /// A second pass over a larger picture; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hires: Option<Hires>,
     /// Pictures on the way; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preview: Option<Preview>,
@@ -92,6 +95,7 @@ impl Default for Common {
             loras: Vec::new(),
             control: Vec::new(),
             tiling: Tiling::default(),
+            hires: None,
             preview: None,
             output: Output::default(),
             priority: Priority::Normal,
@@ -197,6 +201,26 @@ impl Tiling {
     /// Whether neither direction tiles.
     pub fn is_off(&self) -> bool {
         !self.x && !self.y
+    }
+}
+
+/// A second pass: what the first drew is enlarged and redrawn in part.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Hires {
+    /// How much longer the sides of the result are than `width` and `height`.
+    pub scale: f64,
+    /// What is enlarged.
+    pub upscaler: Upscaler,
+    /// How much is redrawn: the part of the second pass's steps that is taken.
+    pub strength: f64,
+    /// The steps of which that part is taken; absent: as many as the first pass has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
+}
+
+impl Default for Hires {
+    fn default() -> Self {
+        Self { scale: 2.0, upscaler: Upscaler::Latent, strength: 0.7, steps: None }
     }
 }
 

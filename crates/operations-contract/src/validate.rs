@@ -61,6 +61,13 @@ fn common(common: &Common, faults: &mut Faults) {
     for (index, entry) in common.control.iter().enumerate() {
         control(&format!("control[{index}]"), entry, faults);
     }
+    if let Some(hires) = common.hires {
+        faults.number("hires.scale", hires.scale, bounds::HIRES_SCALE);
+        faults.number("hires.strength", hires.strength, bounds::STRENGTH);
+        if let Some(steps) = hires.steps {
+            faults.whole("hires.steps", steps.into(), bounds::STEPS);
+        }
+    }
     if let Some(preview) = common.preview {
         faults.whole("preview.every", preview.every.into(), bounds::PREVIEW_EVERY);
         faults.whole("preview.max_side", preview.max_side.into(), bounds::PREVIEW_MAX_SIDE);

@@ -97,6 +97,8 @@ impl GeneratedImages {
 pub struct GenerationTimings {
     /// Encoding the prompts.
     pub text_encode_ms: u64,
+    /// Encoding the picture that it starts from.
+    pub image_encode_ms: u64,
     /// Denoising, all steps.
     pub denoise_ms: u64,
     /// Decoding the latents.

@@ -1,6 +1,6 @@
 //! What a PNG tells about itself: the line that other front ends read, and the request that makes it again.
 
-use operations_contract::{Operation, Sampler, Schedule};
+use operations_contract::{Operation, Sampler, Schedule, Tiling};
 
 /// The text chunk that A1111 and its kin read.
 pub const PARAMETERS_KEY: &str = "parameters";
@@ -50,11 +50,22 @@ fn parameters_line(operation: &Operation, seed: u64, circumstances: &[(&'static 
     pair("Model", common.model.clone());
     pair("Denoising strength", strength(operation).map(|strength| strength.to_string()));
     pair("Clip skip", Some(common.clip_skip).filter(|skip| *skip > 0).map(|skip| (skip + 1).to_string()));
+    pair("Tiling", tiling_label(common.tiling).map(str::to_owned));
     for (key, value) in circumstances {
         pair(key, Some(value.clone()));
     }
     pair("Version", Some(concat!("sd-worker ", env!("CARGO_PKG_VERSION")).to_owned()));
     text + "\n" + &pairs.join(", ")
+}
+
+/// Other front ends know both directions or none.
+fn tiling_label(tiling: Tiling) -> Option<&'static str> {
+    match tiling {
+        Tiling { x: true, y: true } => Some("True"),
+        Tiling { x: true, y: false } => Some("x"),
+        Tiling { x: false, y: true } => Some("y"),
+        Tiling { x: false, y: false } => None,
+    }
 }
 
 fn strength(operation: &Operation) -> Option<f64> {

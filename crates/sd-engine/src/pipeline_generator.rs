@@ -3,10 +3,12 @@
 use std::str::FromStr;
 
 use image::{GrayImage, RgbImage};
-use operations_contract::{Feature, ModelCapabilities, OperationKind, Preview, PreviewMethod, RngKind};
+use operations_contract::{
+    Feature, ModelCapabilities, OperationKind, Preview, PreviewMethod, RngKind, Upscaler,
+};
 use sd_inference::rng::NoiseKind;
 use sd_inference::schedulers;
-use sd_inference::{Generation, GenerationRequest, InitImage, InitMask, Pipeline};
+use sd_inference::{Generation, GenerationRequest, InitImage, InitMask, Pipeline, Seamless, Step};
 
 use crate::generator::{
     ActiveGeneration, GeneratedImages, GenerationTimings, Generator, GeneratorError, StepReport, StepResult,
@@ -65,6 +67,8 @@ impl Generator for PipelineGenerator {
                 Feature::ClipSkip,
                 Feature::MaskBlur,
                 Feature::PaddingMaskCrop,
+                Feature::Tiling,
+                Feature::Hires,
             ],
             device: info.device.clone(),
             dtype: info.dtype.into(),
@@ -99,12 +103,29 @@ impl Generator for PipelineGenerator {
                 _ => NoiseKind::TorchCpu,
             },
             clip_skip: task.clip_skip as usize,
+            hires: task.hires.map(|hires| sd_inference::Hires {
+                scale: hires.scale,
+                upscaler: match hires.upscaler {
+                    Upscaler::Lanczos => sd_inference::Upscaler::Lanczos,
+                    _ => sd_inference::Upscaler::Latent,
+                },
+                strength: hires.strength,
+                steps: hires.steps.map(|steps| steps as usize),
+            }),
+            seamless: Seamless { x: task.tiling.x, y: task.tiling.y },
             init,
             ..GenerationRequest::new(task.prompt)
         };
         let generation = self.pipeline.begin(&request).map_err(failure)?;
         let notes = generation.notes().to_vec();
         Ok(ActivePipeline { generation, notes, preview: task.preview })
+    }
+
+    fn advance(&mut self, active: &mut [&mut ActivePipeline]) -> Vec<StepResult> {
+        let mut generations: Vec<&mut Generation> =
+            active.iter_mut().map(|active| &mut active.generation).collect();
+        let steps = sd_inference::advance(&mut generations);
+        active.iter_mut().zip(steps).map(|(active, step)| active.report(step)).collect()
     }
 }
 
@@ -117,10 +138,11 @@ pub struct ActivePipeline {
 
 impl ActivePipeline {
     fn preview(&self, method: PreviewMethod) -> Result<Option<Picture>, GeneratorError> {
-        let image = match method {
-            PreviewMethod::Vae => self.generation.decode().map_err(failure)?.into_iter().next(),
-            _ => self.generation.preview().map_err(failure)?,
+        let method = match method {
+            PreviewMethod::Vae => sd_inference::PreviewMethod::Vae,
+            _ => sd_inference::PreviewMethod::LatentRgb,
         };
+        let image = self.generation.preview(method).map_err(failure)?;
         let picture = |image: RgbImage| {
             let (width, height) = image.dimensions();
             Picture::from_rgb(width, height, image.into_raw()).map_err(GeneratorError::failed)
@@ -129,9 +151,10 @@ impl ActivePipeline {
     }
 }
 
-impl ActiveGeneration for ActivePipeline {
-    fn step(&mut self) -> StepResult {
-        let Some(step) = self.generation.step().map_err(failure)? else { return Ok(None) };
+impl ActivePipeline {
+    /// What is told of a step.
+    fn report(&mut self, step: sd_inference::Result<Option<Step>>) -> StepResult {
+        let Some(step) = step.map_err(failure)? else { return Ok(None) };
         let mut report = StepReport::new(step.index as u32, step.total as u32);
         report.warnings = std::mem::take(&mut self.notes);
         // The last step's picture is the result.
@@ -142,6 +165,13 @@ impl ActiveGeneration for ActivePipeline {
             report.preview = self.preview(wanted.method)?;
         }
         Ok(Some(report))
+    }
+}
+
+impl ActiveGeneration for ActivePipeline {
+    fn step(&mut self) -> StepResult {
+        let step = self.generation.step();
+        self.report(step)
     }
 
     fn finish(self) -> Result<GeneratedImages, GeneratorError> {
@@ -157,6 +187,7 @@ impl ActiveGeneration for ActivePipeline {
         let mut images = GeneratedImages::new(pictures);
         images.timings = GenerationTimings {
             text_encode_ms: finished.timings.text_encode.as_millis() as u64,
+            image_encode_ms: finished.timings.image_encode.as_millis() as u64,
             denoise_ms: finished.timings.denoise.as_millis() as u64,
             decode_ms: finished.timings.decode.as_millis() as u64,
         };

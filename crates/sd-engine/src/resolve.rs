@@ -67,6 +67,7 @@ pub(crate) fn objections(operation: &Operation, model: &ModelCapabilities) -> Ob
         ("loras", !common.loras.is_empty(), Feature::Loras),
         ("control", !common.control.is_empty(), Feature::Control),
         ("tiling", !common.tiling.is_off(), Feature::Tiling),
+        ("hires", common.hires.is_some(), Feature::Hires),
         ("clip_skip", common.clip_skip > 0, Feature::ClipSkip),
         ("prompt_weighting", common.prompt_weighting == Some(true), Feature::PromptWeighting),
         ("negative_prompt", !common.negative_prompt.is_empty(), Feature::NegativePrompt),
@@ -74,6 +75,10 @@ pub(crate) fn objections(operation: &Operation, model: &ModelCapabilities) -> Ob
     if let Operation::ImageInpaint(request) = operation {
         needs.push(("mask_blur", request.mask_blur > 0, Feature::MaskBlur));
         needs.push(("padding_mask_crop", request.padding_mask_crop.is_some(), Feature::PaddingMaskCrop));
+    }
+    if common.hires.is_some() && matches!(operation, Operation::ImageInpaint(_)) {
+        let message = "is not possible together with a mask";
+        unsupported.push(FieldError::new("hires", message));
     }
     for (field, wanted, feature) in needs {
         if wanted && !model.has(feature) {
@@ -141,12 +146,39 @@ pub(crate) fn resolve(
         loras: common.loras.clone(),
         control,
         tiling: common.tiling,
+        hires: common.hires,
         preview: common.preview,
         source,
     };
+    let faults = hires_faults(&task, model);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
     common.model = Some(model.id.clone());
     let parameters = inputs.describe(&operation);
     Ok(Resolved { task, operation, parameters, notes })
+}
+
+/// What is wrong with a second pass, which can only be told when everything else is known.
+fn hires_faults(task: &GenerationTask, model: &ModelCapabilities) -> Vec<FieldError> {
+    let Some(hires) = task.hires else { return Vec::new() };
+    let mut faults = Vec::new();
+    let longest = f64::from(task.width.max(task.height));
+    if longest * hires.scale > f64::from(model.max_side) {
+        let limit = f64::from(model.max_side) / longest;
+        let message = format!(
+            "{} times {longest} pixels is more than {}, the largest side of model `{}`",
+            hires.scale, model.max_side, model.id
+        );
+        faults.push(FieldError::new("hires.scale", message).with_value(hires.scale).with_limit(limit));
+    }
+    let steps = hires.steps.unwrap_or(task.steps);
+    if f64::from(steps) * hires.strength < 1.0 {
+        let message = format!("{} of {steps} steps is less than one step", hires.strength);
+        let limit = format!("at least {}", 1.0 / f64::from(steps));
+        faults.push(FieldError::new("hires.strength", message).with_value(hires.strength).with_limit(limit));
+    }
+    faults
 }
 
 /// The size of a result that follows its input image: as large as it, within the model's limits, snapped down.

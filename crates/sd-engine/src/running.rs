@@ -110,6 +110,7 @@ impl Ticket {
                 timings: Timings {
                     queued_ms: self.queued_ms,
                     text_encode_ms: timings.text_encode_ms,
+                    image_encode_ms: timings.image_encode_ms,
                     denoise_ms: timings.denoise_ms,
                     decode_ms: timings.decode_ms,
                     encode_ms: millis(encoding.elapsed()),

@@ -1,6 +1,6 @@
 //! A request as a generator gets it: everything decided, nothing optional that the model has an opinion about.
 
-use operations_contract::{Lora, Preview, RngKind, Sampler, Schedule, Tiling};
+use operations_contract::{Hires, Lora, Preview, RngKind, Sampler, Schedule, Tiling};
 
 use crate::picture::{Mask, Picture};
 
@@ -41,6 +41,8 @@ pub struct GenerationTask {
     pub control: Vec<ControlTask>,
     /// Whether the edges of the image meet.
     pub tiling: Tiling,
+    /// A second pass over a larger picture.
+    pub hires: Option<Hires>,
     /// Pictures on the way.
     pub preview: Option<Preview>,
     /// What to start from.

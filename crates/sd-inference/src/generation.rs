@@ -1,20 +1,26 @@
 //! One request on its way to images: a value that is advanced step by step.
 
+mod hires;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
 use image::RgbImage;
-use sd_models::nn::Workspace;
-use sd_models::unet::AddedCondition;
-use sd_models::vae::Tiles;
+use sd_models::nn::{Seamless, Workspace};
+use sd_models::unet::{AddedCondition, UnetInputs};
+use sd_models::vae::{Canvas, Tiles};
 
 use crate::init::{Begun, Place};
 use crate::pipeline::{Parts, TextConditioning, Work};
+use crate::preview::PreviewMethod;
 use crate::repaint::{Keep, Paste};
-use crate::rng::{BatchNoise, NoiseSource};
+use crate::rng::{BatchNoise, NoiseKind};
 use crate::schedulers::{Sampler, Scheduler, SchedulerOptions};
 use crate::{Error, GenerationRequest, Result};
+
+use hires::SecondPass;
+pub use hires::{Hires, Upscaler};
 
 /// A generation in progress. Everything that belongs to it alone is in here: latents, sampler state, noise.
 ///
@@ -34,14 +40,19 @@ pub struct Generation {
     first: usize,
     /// The sampler's step that comes next.
     next: usize,
+    /// The steps of an earlier pass.
+    taken: usize,
+    /// The pass that follows this one.
+    second: Option<Box<SecondPass>>,
     seed: u64,
+    rng: NoiseKind,
     width: usize,
     height: usize,
-    /// The tiles that the VAE decodes; `None`: the whole picture at once.
-    tiles: Option<Tiles>,
+    /// How the VAE decodes.
+    canvas: Canvas,
     notes: Vec<String>,
     timings: Timings,
-    /// What the last step saw: its number, the UNet's input and the answer.
+    /// The last step: its number, the latents before it, and the UNet's answer.
     last: Option<(usize, Tensor, Tensor)>,
     /// Keeps the UNet's memory from the first step to the last.
     workspace: Option<Workspace>,
@@ -52,6 +63,18 @@ struct Condition {
     states: Tensor,
     added: Option<AddedCondition>,
     guided: bool,
+}
+
+/// What a step asks of the UNet: rows of a batch, which several generations may share.
+pub(crate) struct Rows {
+    /// `(rows, channels, height, width)`; with guidance the negative half comes first.
+    pub(crate) input: Tensor,
+    /// For each row.
+    pub(crate) timesteps: Vec<f64>,
+    /// `(rows, tokens, width)`.
+    pub(crate) states: Tensor,
+    pub(crate) added: Option<AddedCondition>,
+    pub(crate) seamless: Seamless,
 }
 
 /// A step that was taken.
@@ -125,13 +148,18 @@ impl Generation {
         let batch = request.num_images.saturating_mul(if guided { 2 } else { 1 });
         let work = Work { width, height, batch };
         let plan = parts.budget.check_work(parts.unet.config(), parts.vae.config(), work)?;
-        let scheduler = parts.scheduler.start(&SchedulerOptions {
+        let options = SchedulerOptions {
             steps,
             sampler: request.sampler,
             schedule: request.schedule,
             spacing: request.timestep_spacing,
             eta: request.eta,
-        })?;
+        };
+        let scheduler = parts.scheduler.start(&options)?;
+        let second = match request.hires {
+            Some(hires) => Some(Box::new(hires.plan(&parts, request, work, options)?)),
+            None => None,
+        };
 
         let start = Instant::now();
         let positive = parts.text.encode(&request.prompt, request.clip_skip)?;
@@ -167,26 +195,26 @@ impl Generation {
         parts.device.synchronize()?;
         let mut timings = Timings { text_encode: start.elapsed(), ..Timings::default() };
 
-        let scale = parts.vae.config().scale_factor();
-        let channels = parts.vae.config().latent_channels;
         let mut noise = BatchNoise::new(request.rng, request.seed, request.num_images);
-        let shape = [request.num_images, channels, height / scale, width / scale];
-        let begun = match &request.init {
-            None => {
-                let latents = (noise.randn(&shape, &parts.device)? * scheduler.init_noise_sigma())?;
-                Begun { latents, keep: None, seen: None, paste: None }
-            }
-            Some(init) => {
-                let start = Instant::now();
-                let (images, tiles, device) = (request.num_images, plan.tiles, &parts.device);
-                let inpainting_model = info.inpainting;
-                let place = Place { images, width, height, step: first, inpainting_model, tiles, device };
-                let begun = init.begin(&parts.vae, scheduler.as_ref(), &mut noise, &place)?;
-                device.synchronize()?;
-                timings.image_encode = start.elapsed();
-                begun
-            }
+        let canvas = Canvas { tiles: plan.tiles, seamless: request.seamless };
+        let place = Place {
+            images: request.num_images,
+            width,
+            height,
+            step: first,
+            inpainting_model: info.inpainting,
+            canvas,
+            device: &parts.device,
         };
+        let start = Instant::now();
+        let begun = match &request.init {
+            None => Begun::from_noise(&parts.vae, scheduler.as_ref(), &mut noise, &place)?,
+            Some(init) => init.begin(&parts.vae, scheduler.as_ref(), &mut noise, &place)?,
+        };
+        if request.init.is_some() {
+            parts.device.synchronize()?;
+            timings.image_encode = start.elapsed();
+        }
         let Begun { latents, keep, seen, paste } = begun;
         Ok(Self {
             scheduler,
@@ -199,10 +227,13 @@ impl Generation {
             guidance_scale,
             first,
             next: first,
+            taken: 0,
+            second,
             seed: request.seed,
+            rng: request.rng,
             width,
             height,
-            tiles: plan.tiles,
+            canvas,
             notes,
             timings,
             last: None,
@@ -216,46 +247,65 @@ impl Generation {
     /// # Errors
     /// [`Error::NotFinite`] when the numbers left their range; device errors.
     pub fn step(&mut self) -> Result<Option<Step>> {
-        let (total, end) = (self.total_steps(), self.scheduler.steps());
-        if self.next == end {
-            return Ok(None);
-        }
         let start = Instant::now();
+        let Some(asked) = self.ask()? else { return Ok(None) };
+        let answers = asked.iter().map(|rows| rows.predict(&self.parts)).collect::<Result<_>>()?;
+        self.advance(answers, start).map(Some)
+    }
+
+    /// What the next step asks of the UNet, if there is one.
+    pub(crate) fn ask(&mut self) -> Result<Option<Vec<Rows>>> {
+        if self.next == self.scheduler.steps() {
+            match self.second.take() {
+                Some(second) => self.enlarge(*second)?,
+                None => return Ok(None),
+            }
+        }
         self.workspace.get_or_insert_default();
-        let timestep = self.scheduler.timesteps()[self.next];
-        let input = self.scheduler.scale_model_input(&self.latents, self.next)?;
-        let prediction = self.predict(&input, timestep)?;
-        self.last = Some((self.next, input, prediction.clone()));
-        self.latents = self.scheduler.step(&prediction, self.next, &self.latents, &mut self.noise)?;
+        let mut input = self.scheduler.scale_model_input(&self.latents, self.next)?;
+        if let Some(seen) = &self.seen {
+            input = Tensor::cat(&[&input, seen], 1)?;
+        }
+        let Condition { states, added, guided } = &self.condition;
+        if *guided {
+            input = Tensor::cat(&[&input, &input], 0)?;
+        }
+        let timesteps = vec![self.scheduler.timesteps()[self.next]; input.dim(0)?];
+        let (states, added) = (states.clone(), added.clone());
+        Ok(Some(vec![Rows { input, timesteps, states, added, seamless: self.canvas.seamless }]))
+    }
+
+    /// Takes the step that [asked](Self::ask) for these answers.
+    pub(crate) fn advance(&mut self, answers: Vec<Tensor>, start: Instant) -> Result<Step> {
+        let (total, timestep) = (self.total_steps(), self.scheduler.timesteps()[self.next]);
+        let guided = |answer: &Tensor| match self.condition.guided {
+            true => {
+                let halves = answer.chunk(2, 0)?;
+                let direction = (&halves[1] - &halves[0])?;
+                &halves[0] + (direction * self.guidance_scale)?
+            }
+            false => Ok(answer.clone()),
+        };
+        let predictions = answers.iter().map(guided).collect::<candle_core::Result<Vec<_>>>()?;
+        let prediction = Tensor::cat(&predictions, 0)?;
+        let latents = self.scheduler.step(&prediction, self.next, &self.latents, &mut self.noise)?;
+        self.last = Some((self.next, std::mem::replace(&mut self.latents, latents), prediction));
         if let Some(keep) = &self.keep {
             self.latents = keep.restore(&self.latents, self.scheduler.as_ref(), self.next + 1)?;
         }
         self.parts.device.synchronize()?;
         self.next += 1;
-        if self.next == end {
+        if self.next == self.scheduler.steps() {
             self.workspace = None;
         }
         let elapsed = start.elapsed();
         self.timings.denoise += elapsed;
-        Ok(Some(Step { index: self.steps_taken(), total, timestep, elapsed }))
+        Ok(Step { index: self.steps_taken(), total, timestep, elapsed })
     }
 
-    /// The UNet's answer with classifier-free guidance, in one forward pass.
-    fn predict(&self, input: &Tensor, timestep: f64) -> Result<Tensor> {
-        let Condition { states, added, guided } = &self.condition;
-        let input = &match &self.seen {
-            Some(seen) => Tensor::cat(&[input, seen], 1)?,
-            None => input.clone(),
-        };
-        if !guided {
-            let timesteps = vec![timestep; input.dim(0)?];
-            return Ok(self.parts.unet.forward(input, &timesteps, states, added.as_ref())?);
-        }
-        let both = Tensor::cat(&[input, input], 0)?;
-        let timesteps = vec![timestep; both.dim(0)?];
-        let output = self.parts.unet.forward(&both, &timesteps, states, added.as_ref())?.chunk(2, 0)?;
-        let direction = (&output[1] - &output[0])?;
-        Ok((&output[0] + (direction * self.guidance_scale)?)?)
+    /// The model that it runs on.
+    pub(crate) fn parts(&self) -> &Arc<Parts> {
+        &self.parts
     }
 
     /// Decodes the latents as they are now: the images, once all steps are taken.
@@ -263,36 +313,44 @@ impl Generation {
     /// # Errors
     /// [`Error::NotFinite`] when the numbers left their range; device errors.
     pub fn decode(&self) -> Result<Vec<RgbImage>> {
-        let _workspace = Workspace::new();
-        let vae = &self.parts.vae;
-        let latents = vae.unscale(&self.latents)?;
         // One by one: the decoder's memory is that of one image however many there are.
-        let decode = |latents: &Tensor| match self.tiles {
-            Some(tiles) => vae.decode_tiled(latents, tiles),
-            None => vae.decode(latents),
-        };
-        let picture = |index| {
-            let drawn = to_image(&decode(&latents.narrow(0, index, 1)?)?)?;
-            Ok(match &self.paste {
-                Some(paste) => paste.onto(&drawn),
-                None => drawn,
-            })
-        };
-        (0..latents.dim(0)?).map(picture).collect()
+        let picture = |index| Ok(self.whole(self.drawn(&self.latents.narrow(0, index, 1)?)?));
+        (0..self.latents.dim(0)?).map(picture).collect()
     }
 
-    /// The first picture as the last step means it to become, next to free and coarse. `None` before the first step
-    /// and for a model whose latents nobody can read.
+    /// The first picture as the last step means it to become. `None` before the first step, and by
+    /// [`PreviewMethod::LatentRgb`] for a model whose latents nobody can read.
     ///
     /// # Errors
-    /// Device errors.
-    pub fn preview(&self) -> Result<Option<RgbImage>> {
-        let (Some(map), Some((step, input, prediction))) = (&self.parts.info.latent_rgb, &self.last) else {
-            return Ok(None);
-        };
+    /// As [`Generation::decode`].
+    pub fn preview(&self, method: PreviewMethod) -> Result<Option<RgbImage>> {
+        let Some((step, latents, prediction)) = &self.last else { return Ok(None) };
         let first = |tensor: &Tensor| tensor.narrow(0, 0, 1);
-        let clean = self.scheduler.clean_sample(&first(prediction)?, *step, &first(input)?)?;
-        map.picture(&clean, (self.width as u32, self.height as u32)).map(Some)
+        let input = self.scheduler.scale_model_input(&first(latents)?, *step)?;
+        let clean = self.scheduler.clean_sample(&first(prediction)?, *step, &input)?;
+        let drawn = match (method, &self.parts.info.latent_rgb) {
+            (PreviewMethod::Vae, _) => self.drawn(&clean)?,
+            (PreviewMethod::LatentRgb, Some(map)) => {
+                map.picture(&clean, (self.width as u32, self.height as u32))?
+            }
+            (PreviewMethod::LatentRgb, None) => return Ok(None),
+        };
+        Ok(Some(self.whole(drawn)))
+    }
+
+    /// The picture that the VAE makes of one image's latents.
+    fn drawn(&self, latents: &Tensor) -> Result<RgbImage> {
+        let _workspace = Workspace::new();
+        let vae = &self.parts.vae;
+        to_image(&vae.decode_with(&vae.unscale(latents)?, self.canvas)?)
+    }
+
+    /// What was drawn, in the picture that it is a part of.
+    fn whole(&self, drawn: RgbImage) -> RgbImage {
+        match &self.paste {
+            Some(paste) => paste.onto(&drawn),
+            None => drawn,
+        }
     }
 
     /// Decodes the latents and ends the generation.
@@ -304,7 +362,7 @@ impl Generation {
         let images = self.decode()?.into_iter().zip(0u64..);
         let images = images.map(|(image, index)| (image, self.seed.wrapping_add(index))).collect();
         self.timings.decode = start.elapsed();
-        Ok(Finished { images, timings: self.timings, vae_tile: self.tiles.map(Tiles::pixels) })
+        Ok(Finished { images, timings: self.timings, vae_tile: self.canvas.tiles.map(Tiles::pixels) })
     }
 
     /// The current latents `(num_images, channels, height, width)`, f32.
@@ -319,17 +377,22 @@ impl Generation {
 
     /// How many steps the whole generation takes.
     pub fn total_steps(&self) -> usize {
-        self.scheduler.steps() - self.first
+        let second = self.second.as_ref().map_or(0, |second| second.scheduler.steps() - second.first);
+        self.taken + self.scheduler.steps() - self.first + second
     }
 
     /// How many have been taken.
     pub fn steps_taken(&self) -> usize {
-        self.next - self.first
+        self.taken + self.next - self.first
     }
 
     /// Width and height of the images in pixels.
     pub fn size(&self) -> (usize, usize) {
-        self.paste.as_ref().map_or((self.width, self.height), Paste::size)
+        match (&self.second, &self.paste) {
+            (Some(second), _) => (second.width, second.height),
+            (None, Some(paste)) => paste.size(),
+            (None, None) => (self.width, self.height),
+        }
     }
 
     /// The sampler in use.
@@ -340,6 +403,14 @@ impl Generation {
     /// Things worth telling the user, such as a prompt that was cut.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+}
+
+impl Rows {
+    /// The UNet's answer.
+    pub(crate) fn predict(&self, parts: &Parts) -> Result<Tensor> {
+        let inputs = UnetInputs { added: self.added.as_ref(), seamless: self.seamless };
+        Ok(parts.unet.forward_with(&self.input, &self.timesteps, &self.states, inputs)?)
     }
 }
 
@@ -363,16 +434,24 @@ impl Condition {
             }
             None => (positive.states, positive.pooled),
         };
-        // Original size, crop corner, target size: the picture is whole and as large as it was asked for.
-        let (width, height) = (width as f64, height as f64);
-        let ids = [height, width, 0.0, 0.0, height, width];
         let added = match pooled {
             Some(text_embeds) => {
-                Some(AddedCondition { time_ids: vec![ids; text_embeds.dim(0)?], text_embeds })
+                Some(AddedCondition { time_ids: vec![[0.0; 6]; text_embeds.dim(0)?], text_embeds })
             }
             None => None,
         };
-        Ok(Self { states, added, guided: negative.is_some() })
+        let mut condition = Self { states, added, guided: negative.is_some() };
+        condition.resize(width, height);
+        Ok(condition)
+    }
+
+    /// Tells the size of the picture, to models that want to know it.
+    fn resize(&mut self, width: usize, height: usize) {
+        // Original size, crop corner, target size: the picture is whole and as large as it was asked for.
+        let (width, height) = (width as f64, height as f64);
+        if let Some(added) = &mut self.added {
+            added.time_ids.fill([height, width, 0.0, 0.0, height, width]);
+        }
     }
 }
 

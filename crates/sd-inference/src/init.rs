@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 use sd_models::nn::Workspace;
-use sd_models::vae::{AutoencoderKl, LatentDistribution, Tiles};
+use sd_models::vae::{AutoencoderKl, Canvas, LatentDistribution};
 
 use crate::repaint::{InitMask, Inputs, Keep, Paste, latent_mask, scaled, without_marked};
 use crate::rng::{BatchNoise, NoiseSource};
@@ -28,15 +28,7 @@ impl InitImage {
     /// # Errors
     /// [`Error::InvalidRequest`] for a strength that is no share.
     pub(crate) fn steps_of(&self, steps: usize) -> Result<usize> {
-        let Self { strength, .. } = self;
-        if !(0.0..=1.0).contains(strength) {
-            return Err(Error::InvalidRequest {
-                field: "strength",
-                value: strength.to_string(),
-                limit: "a number from 0 to 1".into(),
-            });
-        }
-        Ok(((steps as f64 * strength) as usize).min(steps))
+        steps_taken("strength", self.strength, steps)
     }
 
     /// Encodes the picture and begins at the noise level of `place.step`.
@@ -51,12 +43,22 @@ impl InitImage {
         place: &Place<'_>,
     ) -> Result<Begun> {
         let (width, height) = (place.width as u32, place.height as u32);
-        let Some(mask) = &self.mask else {
-            let picture = scaled(&self.image, width, height);
+        let (picture, mask) = match &self.mask {
+            None => (scaled(&self.image, width, height), None),
+            Some(mask) => {
+                let Inputs { picture, mask, paste } = mask.inputs(&self.image, width, height)?;
+                (picture, Some((mask, paste)))
+            }
+        };
+        if place.step == scheduler.steps() {
+            let mean = vae.scale(&place.encode(vae, &to_pixels(&picture, place.device)?)?.mean)?;
+            let latents = mean.broadcast_as(&place.latents(vae))?.contiguous()?;
+            return Ok(Begun { latents, keep: None, seen: None, paste: mask.map(|(_, paste)| paste) });
+        }
+        let Some((mask, paste)) = mask else {
             let (latents, _, _) = self.latents(vae, scheduler, noise, place, &picture, Encoded::Always)?;
             return Ok(Begun { latents, keep: None, seen: None, paste: None });
         };
-        let Inputs { picture, mask, paste } = mask.inputs(&self.image, width, height)?;
         let marks = latent_mask(&mask, vae.config().scale_factor() as u32, place.device)?;
         let encoded = if place.inpainting_model { Encoded::Below1 } else { Encoded::Always };
         let (latents, original, first) = self.latents(vae, scheduler, noise, place, &picture, encoded)?;
@@ -71,8 +73,8 @@ impl InitImage {
                 &[&marks.broadcast_as((images, 1, rows, columns))?.contiguous()?, &known],
                 1,
             )?);
-        } else if let (Some(original), Some(noise)) = (original, first) {
-            keep = Some(Keep { original, noise, mask: marks });
+        } else if let Some(original) = original {
+            keep = Some(Keep { original, noise: first, mask: marks });
         }
         Ok(Begun { latents, keep, seen, paste: Some(paste) })
     }
@@ -86,17 +88,13 @@ impl InitImage {
         place: &Place<'_>,
         picture: &RgbImage,
         encoded: Encoded,
-    ) -> Result<(Tensor, Option<Tensor>, Option<Tensor>)> {
+    ) -> Result<(Tensor, Option<Tensor>, Tensor)> {
         let latents = place.latents(vae);
         // Only inpainting takes "all" at its word, as the reference does.
         let from_noise = self.mask.is_some() && self.strength >= 1.0;
         let mut original = None;
         if !from_noise || encoded == Encoded::Always {
             let distribution = place.encode(vae, &to_pixels(picture, place.device)?)?;
-            if place.step == scheduler.steps() {
-                let mean = vae.scale(&distribution.mean)?.broadcast_as(&latents)?.contiguous()?;
-                return Ok((mean, None, None));
-            }
             original = Some(vae.scale(&distribution.sample(&noise.randn(&latents, place.device)?)?)?);
         }
         let noise = noise.randn(&latents, place.device)?;
@@ -104,8 +102,17 @@ impl InitImage {
             Some(original) if !from_noise => scheduler.add_noise(original, &noise, place.step)?,
             _ => (&noise * scheduler.init_noise_sigma())?,
         };
-        Ok((first, original, Some(noise)))
+        Ok((first, original, noise))
     }
+}
+
+/// How many of `steps` a strength takes.
+pub(crate) fn steps_taken(field: &'static str, strength: f64, steps: usize) -> Result<usize> {
+    if !(0.0..=1.0).contains(&strength) {
+        let limit = "a number from 0 to 1".into();
+        return Err(Error::InvalidRequest { field, value: strength.to_string(), limit });
+    }
+    Ok(((steps as f64 * strength) as usize).min(steps))
 }
 
 /// When the picture itself is encoded.
@@ -127,7 +134,20 @@ pub(crate) struct Begun {
     pub(crate) paste: Option<Paste>,
 }
 
-/// Where a picture enters a run.
+impl Begun {
+    /// From pure noise.
+    pub(crate) fn from_noise(
+        vae: &AutoencoderKl,
+        scheduler: &dyn Scheduler,
+        noise: &mut BatchNoise,
+        place: &Place<'_>,
+    ) -> Result<Self> {
+        let latents = (noise.randn(&place.latents(vae), place.device)? * scheduler.init_noise_sigma())?;
+        Ok(Self { latents, keep: None, seen: None, paste: None })
+    }
+}
+
+/// What a run begins with beside its picture.
 pub(crate) struct Place<'a> {
     pub(crate) images: usize,
     /// In pixels.
@@ -137,8 +157,8 @@ pub(crate) struct Place<'a> {
     pub(crate) step: usize,
     /// Whether the UNet takes mask and picture beside the latents.
     pub(crate) inpainting_model: bool,
-    /// How the VAE encodes, if not the whole picture at once.
-    pub(crate) tiles: Option<Tiles>,
+    /// How the VAE encodes.
+    pub(crate) canvas: Canvas,
     pub(crate) device: &'a Device,
 }
 
@@ -150,15 +170,12 @@ impl Place<'_> {
 
     fn encode(&self, vae: &AutoencoderKl, pixels: &Tensor) -> Result<LatentDistribution> {
         let _workspace = Workspace::new();
-        Ok(match self.tiles {
-            Some(tiles) => vae.encode_tiled(pixels, tiles)?,
-            None => vae.encode(pixels)?,
-        })
+        Ok(vae.encode_with(pixels, self.canvas)?)
     }
 }
 
 /// Bytes as pixels `(1, 3, height, width)` in -1..=1.
-fn to_pixels(image: &RgbImage, device: &Device) -> Result<Tensor> {
+pub(crate) fn to_pixels(image: &RgbImage, device: &Device) -> Result<Tensor> {
     let (width, height) = image.dimensions();
     let values: Vec<f32> = image.as_raw().iter().map(|byte| f32::from(*byte) / 255.0 * 2.0 - 1.0).collect();
     let pixels = Tensor::from_vec(values, (height as usize, width as usize, 3), &Device::Cpu)?;

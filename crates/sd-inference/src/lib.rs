@@ -22,6 +22,7 @@
 //! The same seed gives the image that diffusers gives: [`rng`] draws torch's noise and [`schedulers`] follow its
 //! samplers, with the state of each run in a value of its own.
 
+mod batch;
 mod error;
 mod generation;
 mod init;
@@ -33,18 +34,19 @@ mod request;
 pub mod rng;
 pub mod schedulers;
 
+pub use batch::advance;
 pub use candle_core::{DType, Device};
 pub use error::{Error, Result};
-pub use generation::{Finished, Generation, Step, Timings};
+pub use generation::{Finished, Generation, Hires, Step, Timings, Upscaler};
 pub use init::InitImage;
 pub use pipeline::{
     LoadOptions, MemoryEstimate, MemoryLimit, ModelDefaults, ModelSource, Pipeline, PipelineInfo,
     RandomModel, VaeTiling,
 };
-pub use preview::LatentRgb;
+pub use preview::{LatentRgb, PreviewMethod};
 pub use repaint::InitMask;
 pub use request::GenerationRequest;
-pub use sd_models::nn::{cpu_kernels, cpu_kernels_report, cpu_multiplies_bf16};
+pub use sd_models::nn::{Seamless, cpu_kernels, cpu_kernels_report, cpu_multiplies_bf16};
 pub use sd_models::{
     EmbeddedFile, ModelFiles, accelerators, cpu_kernels_warning, measure_peak, registry, work,
 };

@@ -6,12 +6,21 @@ use image::{Rgb, RgbImage};
 use sd_models::vae::VaeConfig;
 use serde::Deserialize;
 
-use crate::{Error, Result};
+use crate::Result;
+
+/// How a picture of a generation on its way is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PreviewMethod {
+    /// By a linear map from latents to colours: next to free, and coarse.
+    LatentRgb,
+    /// By the VAE: as good as the result, and it takes as long as decoding one.
+    Vae,
+}
 
 /// What each latent channel adds to red, green and blue, in the scaled latents that samplers see, and what is added
 /// to all; colours are -1 to 1.
 ///
-/// The first three digits of a picture, so to speak: it shows what goes where, without the VAE's details.
+/// It shows what goes where, in an eighth of the size, without the details that the VAE adds.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatentRgb {
@@ -59,16 +68,11 @@ impl LatentRgb {
     pub(crate) fn picture(&self, latents: &Tensor, (width, height): (u32, u32)) -> Result<RgbImage> {
         let planes = latents.get(0)?.to_dtype(DType::F32)?.flatten_from(1)?.to_vec2::<f32>()?;
         let [_, _, rows, columns] = <[usize; 4]>::from(latents.dims4()?);
-        let [a, b, c, d] = &planes[..] else {
-            return Err(Error::NotFinite {
-                stage: "a preview of latents that have not four channels".into(),
-            });
-        };
         let mut small = RgbImage::new(columns as u32, rows as u32);
         for (at, pixel) in small.pixels_mut().enumerate() {
-            let latent = [a[at], b[at], c[at], d[at]];
             *pixel = Rgb([0, 1, 2].map(|colour| {
-                let sum = latent.iter().zip(&self.factors).map(|(value, factors)| value * factors[colour]);
+                let sum =
+                    planes.iter().zip(&self.factors).map(|(plane, factors)| plane[at] * factors[colour]);
                 let value = sum.sum::<f32>() + self.bias[colour];
                 // Not a number becomes black: the run itself reports it.
                 ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round() as u8

@@ -53,7 +53,8 @@ impl InitMask {
         }
         let mask = match self.blur {
             0 => self.mask.clone(),
-            blur => imageops::blur(&self.mask, blur as f32),
+            // Three passes of a box, as the reference's: the time does not grow with the radius.
+            blur => imageops::fast_blur(&self.mask, blur as f32),
         };
         let Some(padding) = self.padding else {
             let (picture, mask) = (scaled(picture, width, height), scaled(&mask, width, height));
@@ -246,6 +247,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn any_blur_of_any_mask_is_possible_and_spreads_as_far_as_it_says() {
+        for (width, height, blur) in [(1, 1, 256), (8, 8, 256), (64, 3, 40), (300, 2, 256)] {
+            let init = InitMask { mask: mask(width, height, [0, 0, width, height]), blur, padding: None };
+            let inputs = init.inputs(&RgbImage::new(width, height), width, height).unwrap();
+            assert!(inputs.mask.pixels().all(|pixel| pixel.0[0] == 255), "{width} x {height}, {blur}");
+        }
+        let init = InitMask { mask: mask(200, 8, [100, 0, 200, 8]), blur: 10, padding: None };
+        let blurred = init.inputs(&RgbImage::new(200, 8), 200, 8).unwrap().mask;
+        let at = |x: u32| f64::from(blurred.get_pixel(x, 4).0[0]) / 255.0;
+        // The edge of a Gaussian: a half on it, 16 % one deviation before it, next to nothing beyond three.
+        assert!((at(100) - 0.5).abs() < 0.05 && (at(90) - 0.16).abs() < 0.04, "{} {}", at(100), at(90));
+        assert!(at(60) == 0.0 && at(140) == 1.0);
     }
 
     #[test]

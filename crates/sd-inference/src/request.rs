@@ -1,8 +1,10 @@
 //! What a caller asks a pipeline for.
 
-use crate::InitImage;
+use sd_models::nn::Seamless;
+
 use crate::rng::NoiseKind;
 use crate::schedulers::{Sampler, Schedule, TimestepSpacing};
+use crate::{Hires, InitImage};
 
 /// A request for images of a text, from noise or from a picture. Whatever is `None` is the model's own choice.
 ///
@@ -42,6 +44,10 @@ pub struct GenerationRequest {
     pub rng: NoiseKind,
     /// How many more of the text encoder's last layers to leave out.
     pub clip_skip: usize,
+    /// Which edges of the picture meet, so that it tiles.
+    pub seamless: Seamless,
+    /// A second pass over a larger picture.
+    pub hires: Option<Hires>,
     /// What to start from instead of pure noise.
     pub init: Option<InitImage>,
 }
@@ -64,6 +70,8 @@ impl GenerationRequest {
             num_images: 1,
             rng: NoiseKind::default(),
             clip_skip: 0,
+            seamless: Seamless::default(),
+            hires: None,
             init: None,
         }
     }

@@ -5,12 +5,13 @@
 
 mod support;
 
-use std::path::Path;
-
 use image::{GrayImage, RgbImage};
-use sd_inference::{GenerationRequest, InitImage, InitMask, LoadOptions, ModelSource, Pipeline};
+use sd_inference::{GenerationRequest, InitImage, InitMask};
 
-use support::{TOLERANCE, fixtures, images, largest_difference, pipeline, request, runs};
+use support::{
+    TOLERANCE, each_is_the_image_of_its_own_seed, fixtures, images, inpainting_model, largest_difference,
+    pipeline, request, runs,
+};
 
 /// What may differ where a part is scaled, redrawn and scaled back: PIL rounds to bytes between the two directions of its
 /// filter, and the model makes more of that.
@@ -22,32 +23,6 @@ fn picture(family: &str, file: &str) -> RgbImage {
 
 fn mask(family: &str, file: &str) -> GrayImage {
     image::open(fixtures(family).join(file)).unwrap().to_luma8()
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
-
-/// The tiny model with a UNet of nine channels.
-fn inpainting_model(class: &str) -> (tempfile::TempDir, Pipeline) {
-    let folder = tempfile::tempdir().unwrap();
-    copy(&fixtures("sd15").join("model"), folder.path());
-    std::fs::remove_dir_all(folder.path().join("unet")).unwrap();
-    copy(&fixtures("sd15").join("unet-inpaint"), &folder.path().join("unet"));
-    let index = folder.path().join("model_index.json");
-    let text = std::fs::read_to_string(&index).unwrap();
-    std::fs::write(index, text.replace("\"StableDiffusionPipeline\"", &format!("\"{class}\""))).unwrap();
-    let pipeline =
-        Pipeline::load(&ModelSource::folder(folder.path()).unwrap(), &LoadOptions::default()).unwrap();
-    (folder, pipeline)
 }
 
 fn repaint(image: RgbImage, mask: InitMask, strength: f64) -> GenerationRequest {
@@ -132,11 +107,7 @@ fn an_image_of_several_is_the_image_of_its_own_seed() {
             sampler: Some("euler_a".parse().unwrap()),
             ..repaint(image, InitMask { mask, ..InitMask::default() }, 0.8)
         };
-        for (k, image) in images(&pipeline, &request).iter().enumerate() {
-            let seed = request.seed + k as u64;
-            let alone = images(&pipeline, &GenerationRequest { seed, num_images: 1, ..request.clone() });
-            assert_eq!(&alone[0], image, "image {k}");
-        }
+        each_is_the_image_of_its_own_seed(&pipeline, &request);
     }
 }
 

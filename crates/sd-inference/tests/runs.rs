@@ -7,7 +7,10 @@ mod support;
 
 use sd_inference::{Error, GenerationRequest};
 
-use support::{FAMILIES, TOLERANCE, fixtures, images, largest_difference, pipeline, request, runs};
+use support::{
+    FAMILIES, TOLERANCE, each_is_the_image_of_its_own_seed, fixtures, images, largest_difference, pipeline,
+    request, runs,
+};
 
 fn check_against_reference(family: &str, folder: &str) {
     let pipeline = pipeline(family, folder);
@@ -97,12 +100,7 @@ fn an_image_of_several_is_the_image_of_its_own_seed() {
             sampler: Some("euler_a".parse().unwrap()),
             ..GenerationRequest::new("a star")
         };
-        let together = images(&pipeline, &request);
-        for (k, image) in together.iter().enumerate() {
-            let seed = request.seed.wrapping_add(k as u64);
-            let alone = images(&pipeline, &GenerationRequest { seed, num_images: 1, ..request.clone() });
-            assert_eq!(&alone[0], image, "{family}: image {k}");
-        }
+        each_is_the_image_of_its_own_seed(&pipeline, &request);
     }
 }
 

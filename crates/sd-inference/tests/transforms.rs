@@ -8,7 +8,10 @@ mod support;
 use image::RgbImage;
 use sd_inference::{GenerationRequest, InitImage};
 
-use support::{FAMILIES, TOLERANCE, fixtures, images, largest_difference, pipeline, request, runs};
+use support::{
+    FAMILIES, TOLERANCE, each_is_the_image_of_its_own_seed, fixtures, images, largest_difference, pipeline,
+    request, runs,
+};
 
 fn picture(family: &str, file: &str) -> RgbImage {
     image::open(fixtures(family).join(file)).unwrap().to_rgb8()
@@ -95,11 +98,7 @@ fn an_image_of_several_is_the_image_of_its_own_seed() {
         sampler: Some("euler_a".parse().unwrap()),
         ..from_picture(init, 0.6)
     };
-    for (k, image) in images(&pipeline, &request).iter().enumerate() {
-        let seed = request.seed + k as u64;
-        let alone = images(&pipeline, &GenerationRequest { seed, num_images: 1, ..request.clone() });
-        assert_eq!(&alone[0], image, "image {k}");
-    }
+    each_is_the_image_of_its_own_seed(&pipeline, &request);
 }
 
 /// A picture of another size is brought to the request's.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use operations_contract::{RngKind, Sampler, Schedule};
+use operations_contract::{RngKind, Sampler, Schedule, Tiling, Upscaler};
 use sd_inference::machine::parse_bytes;
 use sd_inference::{MemoryLimit, RandomModel};
 
@@ -184,6 +184,22 @@ pub(crate) struct GenerateArgs {
     /// How many of the text encoder's last layers to leave out.
     #[arg(long, env = "SD_WORKER_CLIP_SKIP", default_value_t = 0)]
     pub(crate) clip_skip: u32,
+    /// Which edges of the picture meet, so that it can be laid beside itself: x (left and right), y (top and bottom) or
+    /// both.
+    #[arg(long, env = "SD_WORKER_TILING", value_enum, value_name = "AXES")]
+    pub(crate) tiling: Option<Axes>,
+    /// Enlarge the picture's sides by so much, up to 4, and redraw it in part in a second pass.
+    #[arg(long, env = "SD_WORKER_HIRES_SCALE", value_name = "FACTOR")]
+    pub(crate) hires_scale: Option<f64>,
+    /// What the second pass enlarges: latent (soft) or lanczos (the decoded picture).
+    #[arg(long, env = "SD_WORKER_HIRES_UPSCALER", requires = "hires_scale", default_value_t = Upscaler::Latent)]
+    pub(crate) hires_upscaler: Upscaler,
+    /// How much the second pass redraws, over 0 and up to 1.
+    #[arg(long, env = "SD_WORKER_HIRES_STRENGTH", requires = "hires_scale", default_value_t = 0.7)]
+    pub(crate) hires_strength: f64,
+    /// Of how many steps the second pass takes that part [default: as many as the first].
+    #[arg(long, env = "SD_WORKER_HIRES_STEPS", requires = "hires_scale")]
+    pub(crate) hires_steps: Option<u32>,
     /// The file to write: .png, .jpg or .webp. Several pictures get -1, -2, ... before the ending.
     #[arg(long, short, env = "SD_WORKER_OUTPUT", default_value = "sd-worker.png", value_name = "FILE")]
     pub(crate) output: PathBuf,
@@ -282,6 +298,23 @@ pub(crate) struct BenchArgs {
     pub(crate) json: bool,
 }
 
+/// The directions in which a picture tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Axes {
+    /// Left and right meet.
+    X,
+    /// Top and bottom meet.
+    Y,
+    /// All four edges meet.
+    Both,
+}
+
+impl From<Axes> for Tiling {
+    fn from(axes: Axes) -> Self {
+        Self { x: axes != Axes::Y, y: axes != Axes::X }
+    }
+}
+
 /// A part of making a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BenchPart {
@@ -291,6 +324,8 @@ pub(crate) enum BenchPart {
     Step,
     /// Latents to pixels.
     Decode,
+    /// A preview by the linear map, at full size and as JPEG.
+    Preview,
     /// All of it, from prompt to pixels.
     Picture,
 }

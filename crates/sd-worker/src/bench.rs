@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use sd_inference::{Generation, GenerationRequest, LoadOptions, ModelSource, Pipeline};
+use operations_contract::{ImageFormat, Output};
+use sd_engine::{Picture, encode_image};
+use sd_inference::{Generation, GenerationRequest, LoadOptions, ModelSource, Pipeline, PreviewMethod};
 use serde::Serialize;
 
 use crate::args::{BenchArgs, BenchPart};
@@ -34,6 +36,8 @@ struct Report {
     step_ms: Option<f64>,
     /// Latents to pixels, all pictures of the batch.
     decode_ms: Option<f64>,
+    /// A preview by the linear map, as a job sends it.
+    preview_ms: Option<f64>,
     /// From prompts to pixels.
     picture_ms: Option<f64>,
     /// More of each, by the name of its median.
@@ -60,6 +64,7 @@ fn key(part: BenchPart) -> &'static str {
         BenchPart::Text => "text_encode",
         BenchPart::Step => "step",
         BenchPart::Decode => "decode",
+        BenchPart::Preview => "preview",
         BenchPart::Picture => "picture",
     }
 }
@@ -100,6 +105,7 @@ fn measure(pipeline: &Pipeline, args: &BenchArgs, name: String, load: Duration) 
             BenchPart::Text => bench.text()?,
             BenchPart::Step => bench.steps()?,
             BenchPart::Decode => bench.decode()?,
+            BenchPart::Preview => bench.preview()?,
             BenchPart::Picture => bench.picture(args.steps.into())?,
         };
         parts.insert(key(*part), Part::new(&samples, peak));
@@ -119,6 +125,7 @@ fn measure(pipeline: &Pipeline, args: &BenchArgs, name: String, load: Duration) 
         text_encode_ms: median_of(BenchPart::Text),
         step_ms: median_of(BenchPart::Step),
         decode_ms: median_of(BenchPart::Decode),
+        preview_ms: median_of(BenchPart::Preview),
         picture_ms: median_of(BenchPart::Picture),
         parts,
         peak_gflop_per_s: peak,
@@ -171,6 +178,23 @@ impl Bench<'_> {
         let decode = || Ok(generation.decode().map(drop)?);
         self.warm_up(decode)?;
         self.repeat(|| timed(decode))
+    }
+
+    fn preview(&self) -> Result<Vec<Sample>, Failure> {
+        let mut generation = self.begin(1)?;
+        generation.step()?;
+        let output = Output { format: ImageFormat::Jpeg, quality: 80, ..Output::default() };
+        let preview = || {
+            let Some(image) = generation.preview(PreviewMethod::LatentRgb)? else {
+                return Err(Failure::refused("part preview: nobody can read this model's latents"));
+            };
+            let (width, height) = image.dimensions();
+            let picture = Picture::from_rgb(width, height, image.into_raw()).map_err(Failure::failed)?;
+            encode_image(&picture, &output, &[]).map_err(Failure::failed)?;
+            Ok(())
+        };
+        self.warm_up(preview)?;
+        self.repeat(|| timed(preview))
     }
 
     /// Whole pictures of a warm pipeline. What runs before is a picture of a single step, because it takes long.
@@ -226,7 +250,8 @@ fn table(report: &Report) -> String {
         format!("medians of {iterations}, in brackets the least and the most:"),
         format!("  {:<12} {:>10.1} ms", "load", report.load_ms),
     ];
-    for part in [BenchPart::Text, BenchPart::Step, BenchPart::Decode, BenchPart::Picture] {
+    for part in [BenchPart::Text, BenchPart::Step, BenchPart::Decode, BenchPart::Preview, BenchPart::Picture]
+    {
         let Some(measured) = report.parts.get(key(part)) else { continue };
         let name = match part {
             BenchPart::Text => "text encode".to_owned(),

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use operations_contract::{
-    Common, ErrorCode, EventImage, ImageData, ImageGeneration, ImageInpaint, ImageTransform, JobEvent, JobId,
-    Operation, Output, Terminator, Timings,
+    Common, ErrorCode, EventImage, Hires, ImageData, ImageGeneration, ImageInpaint, ImageTransform, JobEvent,
+    JobId, Operation, Output, Terminator, Timings,
 };
 use sd_engine::{JobRouter, JobUpdate};
 use serde_json::json;
@@ -90,6 +90,13 @@ fn common(args: &GenerateArgs) -> Common {
         num_images: args.num_images,
         clip_skip: args.clip_skip,
         rng: args.rng,
+        hires: args.hires_scale.map(|scale| Hires {
+            scale,
+            upscaler: args.hires_upscaler,
+            strength: args.hires_strength,
+            steps: args.hires_steps,
+        }),
+        tiling: args.tiling.map(Into::into).unwrap_or_default(),
         ..Common::default()
     }
 }

@@ -103,6 +103,31 @@ fn a_picture_is_made_from_a_picture() {
 }
 
 #[test]
+fn pictures_tile_and_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let base = ["generate", "a red circle on grass", "--steps=4", "--seed=5", "--output"];
+        let output = sd_worker(&[&base, arguments].concat(), folder.path());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        image::open(folder.path().join(arguments[0])).unwrap().to_rgb8()
+    };
+    let plain = run(&["plain.png"]);
+    let tiles = run(&["tiles.png", "--tiling=both"]);
+    assert!(plain != tiles && plain.dimensions() == tiles.dimensions());
+    assert_eq!(run(&["large.png", "--hires-scale=1.5", "--hires-upscaler=lanczos"]).dimensions(), (96, 96));
+
+    for (arguments, named) in [
+        (["--hires-scale=9", "--seed=1"], "hires.scale"),
+        (["--hires-scale=2", "--hires-strength=0.01"], "hires.strength"),
+        (["--hires-steps=2", "--seed=1"], "--hires-scale"),
+    ] {
+        let output = sd_worker(&[&["generate", "x"][..], &arguments].concat(), folder.path());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains(named), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn what_a_mask_does_not_mark_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| {

@@ -1,8 +1,8 @@
 //! What is serialized and parsed again is the same.
 
 use operations_contract::{
-    Common, Control, ImageData, ImageFormat, ImageGeneration, ImageInpaint, ImageTransform, Lora, Operation,
-    Output, Preview, PreviewMethod, Priority, RngKind, Sampler, Schedule, Tiling,
+    Common, Control, Hires, ImageData, ImageFormat, ImageGeneration, ImageInpaint, ImageTransform, Lora,
+    Operation, Output, Preview, PreviewMethod, Priority, RngKind, Sampler, Schedule, Tiling, Upscaler,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -24,6 +24,11 @@ fn lora() -> impl Strategy<Value = Lora> {
 fn control() -> impl Strategy<Value = Control> {
     (name(), image(), 0.0..=2.0f64, 0.0..0.5f64, 0.5..=1.0f64)
         .prop_map(|(kind, image, strength, start, end)| Control { kind, image, strength, start, end })
+}
+
+fn hires() -> impl Strategy<Value = Hires> {
+    (1.0..=4.0f64, select(Upscaler::ALL), 0.0..=1.0f64, of(1..=150u32))
+        .prop_map(|(scale, upscaler, strength, steps)| Hires { scale, upscaler, strength, steps })
 }
 
 fn preview() -> impl Strategy<Value = Preview> {
@@ -56,7 +61,7 @@ fn common() -> impl Strategy<Value = Common> {
     );
     let names =
         (of(select(Sampler::ALL)), of(select(Schedule::ALL)), select(RngKind::ALL), select(Priority::ALL));
-    let parts = (vec(lora(), 0..4), vec(control(), 0..3), of(preview()), output());
+    let parts = (vec(lora(), 0..4), vec(control(), 0..3), of(preview()), output(), of(hires()));
     let flags = (of(any::<bool>()), any::<bool>(), any::<bool>());
     (texts, numbers, names, parts, flags).prop_map(|(texts, numbers, names, parts, flags)| Common {
         prompt: texts.0,
@@ -79,6 +84,7 @@ fn common() -> impl Strategy<Value = Common> {
         loras: parts.0,
         control: parts.1,
         preview: parts.2,
+        hires: parts.4,
         output: parts.3,
         prompt_weighting: flags.0,
         tiling: Tiling { x: flags.1, y: flags.2 },

@@ -49,6 +49,32 @@ async fn more_images_than_the_model_can_make_are_refused() {
     assert_eq!(fields[0].limit.as_deref(), Some("1..=4"));
 }
 
+/// A second pass is held against what the request leaves to the model as well.
+#[tokio::test]
+async fn a_second_pass_within_the_models_limits_is_taken_and_others_are_refused() {
+    for (request, field, value) in [
+        (
+            json!({"width": 512, "hires": {"scale": 2.5}}),
+            "hires.scale",
+            "2.5 times 512 pixels is more than 1024",
+        ),
+        (json!({"hires": {"strength": 0.3}}), "hires.strength", "0.3 of 3 steps is less than one step"),
+        (json!({"hires": {"strength": 0.1, "steps": 9}}), "hires.strength", "0.1 of 9 steps"),
+        (json!({"hires": {"scale": 0.5}}), "hires.scale", "0.5 is outside 1..=4"),
+    ] {
+        let mut whole = generation("steps", json!(3));
+        for (key, part) in request.as_object().unwrap() {
+            whole[key] = part.clone();
+        }
+        let SubmitError::Invalid(fields) = refused(whole).await else { panic!("{request}") };
+        assert_eq!(named(&fields), [field], "{request}");
+        assert!(fields[0].message.contains(value), "{}", fields[0].message);
+    }
+    let worker = Worker::start().await;
+    let request = generation("hires", json!({"scale": 4, "strength": 0.4}));
+    worker.router.submit_json(&request).unwrap();
+}
+
 #[tokio::test]
 async fn what_the_model_cannot_do_is_unsupported() {
     let control = json!([{"kind": "canny", "image": "aGVsbG8="}]);

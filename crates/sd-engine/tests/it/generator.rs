@@ -6,7 +6,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use operations_contract::{ModelCapabilities, OperationKind, PreviewMethod, Sampler, Schedule};
+use operations_contract::{Feature, ModelCapabilities, OperationKind, PreviewMethod, Sampler, Schedule};
 use sd_engine::{
     ActiveGeneration, GeneratedImages, GenerationTask, GenerationTimings, Generator, GeneratorError, Picture,
     StepReport, StepResult,
@@ -93,6 +93,7 @@ impl TestGenerator {
             default_guidance_scale: 4.0,
             max_images: 4,
             previews: vec![PreviewMethod::LatentRgb],
+            features: vec![Feature::NegativePrompt, Feature::Hires],
             ..ModelCapabilities::text_to_image("test-model", "test")
         };
         Self { capabilities, max_active: 1, gate: Gate::default(), log: Log::default() }
@@ -169,7 +170,8 @@ impl ActiveGeneration for TestGeneration {
             Picture::filled(self.task.width, self.task.height, [shade; 3])
         };
         let mut images = GeneratedImages::new((0..u64::from(self.task.num_images)).map(image).collect());
-        images.timings = GenerationTimings { text_encode_ms: 1, denoise_ms: 2, decode_ms: 3 };
+        images.timings =
+            GenerationTimings { text_encode_ms: 1, denoise_ms: 2, decode_ms: 3, image_encode_ms: 4 };
         Ok(images)
     }
 }

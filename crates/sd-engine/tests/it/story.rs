@@ -32,6 +32,7 @@ async fn a_job_tells_its_whole_story() {
     let JobEvent::Complete { images, timings, .. } = story.last() else { panic!("no images") };
     assert_eq!((images.len(), images[0].seed, images[0].width), (1, 7, 64));
     assert_eq!((timings.text_encode_ms, timings.denoise_ms, timings.decode_ms), (1, 2, 3));
+    assert_eq!(timings.image_encode_ms, 4);
 }
 
 #[tokio::test]

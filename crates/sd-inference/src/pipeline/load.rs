@@ -251,8 +251,9 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
         unet,
         &opened.describe("unet/config.json"),
     )?;
+    let vae_dtype = vae_dtype(options.dtype, info.family, &vae);
     let vae = AutoencoderKl::load(
-        &opened.weights("vae", DIFFUSION_STEM)?,
+        &opened.weights("vae", DIFFUSION_STEM)?.with_dtype(vae_dtype),
         vae,
         &opened.describe("vae/config.json"),
     )?;
@@ -280,9 +281,22 @@ fn info(
         default_guidance_scale: described.defaults.default_guidance_scale.unwrap_or(7.5),
         default_schedule: scheduler.default_schedule(default_sampler)?,
         default_sampler,
-        latent_rgb: described.defaults.latent_rgb.or_else(|| LatentRgb::of(&described.vae)),
+        latent_rgb: described
+            .defaults
+            .latent_rgb
+            .filter(|_| described.vae.latent_channels == 4)
+            .or_else(|| LatentRgb::of(&described.vae)),
         notes: note.into_iter().collect(),
     })
+}
+
+/// In f16 the VAE of SDXL leaves the range of its numbers and draws black, unless it was trained not to: then its
+/// configuration says so. Reference: `StableDiffusionXLPipeline.upcast_vae`.
+fn vae_dtype(dtype: DType, family: &str, vae: &VaeConfig) -> DType {
+    match dtype {
+        DType::F16 if family == "stable-diffusion-xl" && vae.force_upcast => DType::F32,
+        dtype => dtype,
+    }
 }
 
 fn dtype_name(dtype: DType) -> &'static str {
@@ -304,4 +318,19 @@ fn device_name(device: &Device) -> String {
 /// Each part gets weights of its own.
 fn seed_of(folder: &str) -> u64 {
     folder.bytes().fold(0, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_vae_that_would_overflow_is_kept_in_f32() {
+        let vae = |json: &str| serde_json::from_str::<VaeConfig>(json).unwrap();
+        let (usual, mended) = (vae("{}"), vae(r#"{"force_upcast": false}"#));
+        assert_eq!(vae_dtype(DType::F16, "stable-diffusion-xl", &usual), DType::F32);
+        assert_eq!(vae_dtype(DType::F16, "stable-diffusion-xl", &mended), DType::F16);
+        assert_eq!(vae_dtype(DType::F16, "stable-diffusion", &usual), DType::F16);
+        assert_eq!(vae_dtype(DType::BF16, "stable-diffusion-xl", &usual), DType::BF16);
+    }
 }

@@ -21,6 +21,32 @@ pub fn pipeline(family: &str, folder: &str) -> Pipeline {
     Pipeline::load(&source, &LoadOptions::default()).unwrap()
 }
 
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+/// The tiny model with a UNet of nine channels.
+pub fn inpainting_model(class: &str) -> (tempfile::TempDir, Pipeline) {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&fixtures("sd15").join("model"), folder.path());
+    std::fs::remove_dir_all(folder.path().join("unet")).unwrap();
+    copy(&fixtures("sd15").join("unet-inpaint"), &folder.path().join("unet"));
+    let index = folder.path().join("model_index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    std::fs::write(index, text.replace("\"StableDiffusionPipeline\"", &format!("\"{class}\""))).unwrap();
+    let pipeline =
+        Pipeline::load(&ModelSource::folder(folder.path()).unwrap(), &LoadOptions::default()).unwrap();
+    (folder, pipeline)
+}
+
 /// The runs that a file of the family lists.
 pub fn runs(family: &str, file: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(fixtures(family).join(file)).unwrap();
@@ -51,6 +77,17 @@ pub fn images(pipeline: &Pipeline, request: &GenerationRequest) -> Vec<RgbImage>
     let mut generation = pipeline.begin(request).unwrap();
     while generation.step().unwrap().is_some() {}
     generation.finish().unwrap().images.into_iter().map(|(image, _)| image).collect()
+}
+
+/// Image k of a request is, to the byte, the image that seed + k gives alone.
+pub fn each_is_the_image_of_its_own_seed(pipeline: &Pipeline, request: &GenerationRequest) {
+    let together = images(pipeline, request);
+    assert!(together.len() > 1);
+    for (k, image) in together.iter().enumerate() {
+        let seed = request.seed.wrapping_add(k as u64);
+        let alone = images(pipeline, &GenerationRequest { seed, num_images: 1, ..request.clone() });
+        assert!(&alone[0] == image, "image {k} is not that of seed {seed}");
+    }
 }
 
 pub fn largest_difference(a: &RgbImage, b: &RgbImage) -> u8 {

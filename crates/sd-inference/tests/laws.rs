@@ -1,0 +1,119 @@
+//! The laws of generations over every family, mode and sampler, on tiny models: finite, repeatable, the same alone as among
+//! others; prompt and seed matter; guidance 1 is no guidance; one that is dropped half-way leaves nothing behind.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod support;
+
+use image::{GrayImage, Luma, Rgb, RgbImage};
+use sd_inference::schedulers::Sampler;
+use sd_inference::{GenerationRequest, Hires, InitImage, InitMask, Pipeline, Seamless, Upscaler};
+
+use support::{
+    FAMILIES, each_is_the_image_of_its_own_seed, images, inpainting_model, largest_difference, pipeline,
+};
+
+const SIDE: u32 = 48;
+
+/// What a request can start from, and how it goes on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mode {
+    Text,
+    Seamless,
+    Hires,
+    Image,
+    Inpaint,
+}
+
+const MODES: [Mode; 5] = [Mode::Text, Mode::Seamless, Mode::Hires, Mode::Image, Mode::Inpaint];
+
+fn request(mode: Mode, sampler: Sampler) -> GenerationRequest {
+    let image = RgbImage::from_fn(SIDE, SIDE, |x, y| Rgb([x as u8 * 5, y as u8 * 5, 90]));
+    let mask = GrayImage::from_fn(SIDE, SIDE, |x, _| Luma([if x < SIDE / 2 { 255 } else { 0 }]));
+    let init = |mask| Some(InitImage { image, strength: 0.8, mask });
+    let base = GenerationRequest {
+        sampler: Some(sampler),
+        width: Some(SIDE as usize),
+        height: Some(SIDE as usize),
+        steps: Some(4),
+        seed: 11,
+        ..GenerationRequest::new("a red circle on green grass")
+    };
+    match mode {
+        Mode::Text => base,
+        Mode::Seamless => GenerationRequest { seamless: Seamless { x: true, y: true }, ..base },
+        Mode::Hires => {
+            let hires = Hires { scale: 1.5, upscaler: Upscaler::Latent, strength: 0.7, steps: None };
+            GenerationRequest { hires: Some(hires), ..base }
+        }
+        Mode::Image => GenerationRequest { init: init(None), ..base },
+        Mode::Inpaint => {
+            GenerationRequest { init: init(Some(InitMask { mask, ..InitMask::default() })), ..base }
+        }
+    }
+}
+
+fn check(family: &str, pipeline: &Pipeline, modes: &[Mode]) {
+    for mode in modes {
+        for sampler in Sampler::ALL {
+            let request = request(*mode, *sampler);
+            let name = format!("{family}, {mode:?}, {sampler}");
+            let draw = |request: &GenerationRequest| images(pipeline, request).remove(0);
+            let picture = draw(&request);
+
+            let mut half = pipeline.begin(&request).unwrap();
+            half.step().unwrap();
+            assert!(
+                half.latents().flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|v| v.is_finite())
+            );
+            drop(half);
+            assert!(
+                draw(&request) == picture,
+                "{name}: not the same again after one that was dropped half-way"
+            );
+
+            for (what, other) in [
+                ("prompt", GenerationRequest { prompt: "two blue stars, night".into(), ..request.clone() }),
+                ("seed", GenerationRequest { seed: 12, ..request.clone() }),
+            ] {
+                assert!(
+                    largest_difference(&draw(&other), &picture) > 3,
+                    "{name}: the {what} does not matter"
+                );
+            }
+
+            let unguided = GenerationRequest { guidance_scale: Some(1.0), ..request.clone() };
+            let negative = Some("low quality, blurry".to_owned());
+            let of_negative = GenerationRequest { negative_prompt: negative, ..unguided.clone() };
+            let plain = draw(&unguided);
+            assert!(draw(&of_negative) == plain, "{name}: a negative prompt counts without guidance");
+            let barely = GenerationRequest { guidance_scale: Some(1.0 + 1e-6), ..unguided };
+            let difference = largest_difference(&draw(&barely), &plain);
+            assert!(difference <= 1, "{name}: guidance 1 is {difference} of 255 away from none");
+
+            each_is_the_image_of_its_own_seed(pipeline, &GenerationRequest { num_images: 2, ..request });
+        }
+    }
+    println!("{family}: {} modes, {} samplers", modes.len(), Sampler::ALL.len());
+}
+
+#[test]
+fn every_mode_and_sampler_of_sd15() {
+    check(FAMILIES[0], &pipeline(FAMILIES[0], "model"), &MODES);
+}
+
+#[test]
+fn every_mode_and_sampler_of_sd21() {
+    check(FAMILIES[1], &pipeline(FAMILIES[1], "model"), &MODES);
+}
+
+#[test]
+fn every_mode_and_sampler_of_sdxl() {
+    check(FAMILIES[2], &pipeline(FAMILIES[2], "model"), &MODES);
+}
+
+#[test]
+fn every_sampler_of_a_model_made_for_inpainting() {
+    let (_folder, pipeline) = inpainting_model("StableDiffusionInpaintPipeline");
+    check("sd15 for inpainting", &pipeline, &[Mode::Inpaint]);
+}
