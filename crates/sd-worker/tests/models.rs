@@ -195,6 +195,17 @@ fn cut_connections_are_resumed_where_they_ended() {
 }
 
 #[test]
+fn a_hub_that_is_unwell_is_asked_again() {
+    let (files, _) = repository();
+    let server = Server::start(files);
+    server.misbehave(Faults { unwell: 4, ..Faults::default() });
+    Home::new(&server.url).succeed(&["models", "pull", "tiny/model"]);
+    server.misbehave(Faults { unwell: 1000, ..Faults::default() });
+    let message = Home::new(&server.url).refused(&["models", "pull", "tiny/model"], &[], 1);
+    assert!(message.contains("/api/models/tiny/model"), "{message}");
+}
+
+#[test]
 fn a_broken_off_download_goes_on_with_the_next_command() {
     let (files, _) = repository();
     let server = Server::start(files.clone());

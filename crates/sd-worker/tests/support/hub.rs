@@ -26,6 +26,8 @@ pub struct Faults {
     pub corrupt: bool,
     /// Only this token is let in.
     pub token: Option<&'static str>,
+    /// So many requests get no answer or an excuse, in turn.
+    pub unwell: usize,
     /// The commit that the listing tells.
     pub commit: Option<&'static str>,
 }
@@ -108,7 +110,20 @@ impl State {
         }
         let range = headers.get("range").cloned().unwrap_or_default();
         self.log.lock().unwrap().push(format!("{method} {path} {range}").trim().to_owned());
-        let faults = self.faults.lock().unwrap().clone();
+        let faults = {
+            let mut faults = self.faults.lock().unwrap();
+            let now = faults.clone();
+            faults.unwell = faults.unwell.saturating_sub(1);
+            now
+        };
+        match faults.unwell {
+            0 => {}
+            odd if odd % 2 == 1 => return Ok(()),
+            _ => {
+                return stream
+                    .write_all(b"HTTP/1.1 503 Unwell\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            }
+        }
         let authorised = faults.token.is_none_or(|token| {
             headers.get("authorization").is_some_and(|value| *value == format!("Bearer {token}"))
         });

@@ -4,19 +4,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use indicatif::ProgressBar;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::{Hub, Listing, header, is_plain};
+use super::{ATTEMPTS, Hub, Listing, header, is_plain, pause};
 use crate::exit::Failure;
-
-/// How often a download is tried again without a single byte arriving.
-const ATTEMPTS: u32 = 5;
-/// The pause before the second attempt; it doubles each time.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// A file that the hub has.
 #[derive(Debug, Clone)]
@@ -177,7 +171,7 @@ fn receive(hub: &Hub, remote: &Remote, file: &mut File, bar: &ProgressBar) -> Re
                 remote.file, remote.size
             )));
         }
-        std::thread::sleep(PAUSE * 2u32.pow(failed - 1));
+        pause(failed);
     }
     Ok(())
 }

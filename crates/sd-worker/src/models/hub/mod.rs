@@ -12,8 +12,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-use ureq::Agent;
-use ureq::http::{HeaderMap, StatusCode};
+use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, RequestBuilder};
 
 use crate::exit::Failure;
 
@@ -21,6 +22,10 @@ const ENDPOINT: &str = "https://huggingface.co";
 /// One answer at most takes so long; a download goes on with a new request where the last one ended.
 const ONE_ANSWER: Duration = Duration::from_secs(300);
 const CONNECT: Duration = Duration::from_secs(30);
+/// How often a request is made again without a single byte arriving.
+const ATTEMPTS: u32 = 5;
+/// The pause before the second attempt; it doubles each time.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Moves within the hub that are followed, such as to the new name of a repository.
 const MAX_MOVES: usize = 5;
 
@@ -80,10 +85,8 @@ impl Hub {
         Ok(Self { agent: config.into(), endpoint: endpoint.trim_end_matches('/').to_owned(), token: token() })
     }
 
-    fn request(
-        &self,
-        request: ureq::RequestBuilder<ureq::typestate::WithoutBody>,
-    ) -> ureq::RequestBuilder<ureq::typestate::WithoutBody> {
+    /// With what every request to the hub carries.
+    fn request(&self, request: RequestBuilder<WithoutBody>) -> RequestBuilder<WithoutBody> {
         // What is stored compressed arrives so: sizes must be those of the files.
         let request = request.header("accept-encoding", "identity");
         match &self.token {
@@ -92,13 +95,33 @@ impl Hub {
         }
     }
 
+    /// The hub's answer to a small request, asked for again where the network or the hub is at fault.
+    fn ask(
+        &self,
+        url: &str,
+        request: impl Fn(&Agent) -> RequestBuilder<WithoutBody>,
+    ) -> Result<Response<Body>, Failure> {
+        let mut failed = 0;
+        loop {
+            let problem = match self.request(request(&self.agent)).call() {
+                Ok(answer) if answer.status().is_server_error() || answer.status().as_u16() == 429 => {
+                    format!("the hub answers {}", answer.status().as_u16())
+                }
+                Ok(answer) => return Ok(answer),
+                Err(error) => error.to_string(),
+            };
+            failed += 1;
+            if failed == ATTEMPTS {
+                return Err(Failure::failed(format!("{url}: {problem}")));
+            }
+            pause(failed);
+        }
+    }
+
     /// What the repository holds at `revision`.
     pub(crate) fn listing(&self, repository: &str, revision: &str) -> Result<Listing, Failure> {
         let url = format!("{}/api/models/{repository}/revision/{}", self.endpoint, escaped(revision));
-        let mut response = self
-            .request(self.agent.get(&url))
-            .call()
-            .map_err(|error| Failure::failed(format!("{url}: {error}")))?;
+        let mut response = self.ask(&url, |agent| agent.get(&url))?;
         self.check(response.status(), repository, revision)?;
         let text = response
             .body_mut()
@@ -125,14 +148,10 @@ impl Hub {
         let Listing { repository, commit, .. } = listing;
         let mut url = format!("{}/{repository}/resolve/{commit}/{}", self.endpoint, escaped(file));
         for _ in 0..MAX_MOVES {
-            let request = self.request(self.agent.head(&url)).config();
             // Large files are elsewhere, but the hub itself knows their checksums.
-            let response = request
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .build()
-                .call()
-                .map_err(|error| Failure::failed(format!("{url}: {error}")))?;
+            let response = self.ask(&url, |agent| {
+                agent.head(&url).config().max_redirects(0).max_redirects_will_error(false).build()
+            })?;
             let headers = response.headers();
             let moved = header(headers, "location").filter(|place| place.starts_with('/'));
             if let (true, Some(place)) = (response.status().is_redirection(), moved) {
@@ -167,6 +186,11 @@ impl Hub {
             other => Err(Failure::failed(format!("{page}: the hub answers {other}"))),
         }
     }
+}
+
+/// Waits after the attempt number `failed`.
+fn pause(failed: u32) {
+    std::thread::sleep(PAUSE * 2u32.pow(failed.saturating_sub(1)));
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
