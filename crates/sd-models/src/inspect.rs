@@ -74,7 +74,7 @@ pub fn file(path: &Path) -> Result<Inspection> {
 /// Whether the file at `path` is a whole model.
 ///
 /// # Errors
-/// As [`file`].
+/// As [`file()`].
 pub fn is_checkpoint(path: &Path) -> Result<bool> {
     Ok(FileKind::of(&single_file::read(path)?) == FileKind::Checkpoint)
 }
