@@ -1,6 +1,6 @@
 """Makes the committed fixtures: tiny models, and what diffusers computes with them.
 
-    python tools/reference/make_fixtures.py --output fixtures [--only noise,schedulers,sd15,sd21,sdxl,demo]
+    python tools/reference/make_fixtures.py --output fixtures [--only noise,schedulers,sd15,sd21,sdxl,single_files,demo]
 """
 
 import argparse
@@ -20,10 +20,12 @@ import noise
 import runs
 import schedulers
 import seamless
+import single_files
 import transforms
 from common import deterministic
 
-PARTS = ["noise", "schedulers", *families.NAMES, "demo"]
+# Those that read what others made come after them.
+PARTS = ["noise", "schedulers", *families.NAMES, "single_files", "demo"]
 
 
 def build_family(name, output):
@@ -56,6 +58,8 @@ def main():
             noise.build(arguments.output)
         elif part == "schedulers":
             schedulers.build(arguments.output)
+        elif part == "single_files":
+            single_files.build(arguments.output)
         elif part == "demo":
             demo.build(arguments.output / "demo")
         else:

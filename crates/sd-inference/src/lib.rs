@@ -48,5 +48,6 @@ pub use repaint::InitMask;
 pub use request::GenerationRequest;
 pub use sd_models::nn::{Seamless, cpu_kernels, cpu_kernels_report, cpu_multiplies_bf16};
 pub use sd_models::{
-    EmbeddedFile, ModelFiles, accelerators, cpu_kernels_warning, measure_peak, registry, work,
+    EmbeddedFile, ModelFiles, accelerators, cpu_kernels_warning, inspect, measure_peak, registry, save,
+    single_file, work,
 };

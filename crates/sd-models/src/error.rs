@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The place given for a model holds none.
-    #[error("{path}: not a model folder: {reason}")]
+    #[error("{path}: {reason}")]
     NotAModel {
         /// The folder that was looked at.
         path: String,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Result};
+use crate::assembled::AssembledFiles;
+use crate::{Error, Result, single_file};
 
 /// A file compiled into the program: its path inside the model folder (`unet/config.json`) and its bytes.
 pub type EmbeddedFile = (&'static str, &'static [u8]);
@@ -24,6 +25,8 @@ pub enum ModelFiles {
         /// Every file of the folder.
         files: &'static [EmbeddedFile],
     },
+    /// What looks like a folder but comes from several places, such as a single-file checkpoint.
+    Assembled(Arc<AssembledFiles>),
 }
 
 impl ModelFiles {
@@ -39,12 +42,7 @@ impl ModelFiles {
             return Err(not_a_model("no such file or folder"));
         }
         if !path.is_dir() {
-            return Err(not_a_model(match path.extension().and_then(|e| e.to_str()) {
-                Some("ckpt" | "pt" | "pth" | "bin") => {
-                    "it is a pickle, which can run code; convert it to safetensors in the diffusers layout first"
-                }
-                _ => "it is a file; a folder in the diffusers layout is expected",
-            }));
+            return Err(not_a_model("it is a file; a folder in the diffusers layout is expected"));
         }
         if !path.join("model_index.json").is_file() {
             return Err(not_a_model("it has no model_index.json"));
@@ -52,11 +50,43 @@ impl ModelFiles {
         Ok(Self::Folder(path))
     }
 
+    /// The model at `path`: a folder in the diffusers layout, or a single-file checkpoint in the original naming.
+    ///
+    /// A file carries neither configurations nor tokenizers. Its family's usual ones are built in, and a vocabulary is
+    /// looked for in the hub cache; what the folder `config` has of both wins, and parts that the file lacks are taken
+    /// from there. For a folder `config` changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::NotAModel`] and [`Error::BadFile`] say what is there instead.
+    pub fn open(path: impl Into<PathBuf>, config: Option<ModelFiles>) -> Result<Self> {
+        let path = path.into();
+        if path.is_file() { single_file::open(&path, config) } else { Self::folder(path) }
+    }
+
+    /// The same model with the VAE at `path`: a folder, or a file in the diffusers or the original naming. A file
+    /// carries no configuration; the model's own then counts.
+    ///
+    /// # Errors
+    /// [`Error::NotAModel`] and [`Error::BadFile`] when there is no VAE at `path`.
+    pub fn with_vae(self, path: impl AsRef<Path>) -> Result<Self> {
+        single_file::with_vae(self, path.as_ref())
+    }
+
+    /// What error messages call the model.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Folder(root) => root.display().to_string(),
+            Self::Embedded { name, .. } => (*name).to_owned(),
+            Self::Assembled(assembled) => assembled.name().to_owned(),
+        }
+    }
+
     /// What error messages call the file `relative`.
     pub fn describe(&self, relative: &str) -> String {
         match self {
             Self::Folder(root) => root.join(relative).display().to_string(),
             Self::Embedded { name, .. } => format!("{name}:{relative}"),
+            Self::Assembled(assembled) => assembled.describe(relative),
         }
     }
 
@@ -65,6 +95,7 @@ impl ModelFiles {
         match self {
             Self::Folder(root) => root.join(relative).is_file(),
             Self::Embedded { files, .. } => files.iter().any(|(path, _)| *path == relative),
+            Self::Assembled(assembled) => assembled.contains(relative),
         }
     }
 
@@ -82,6 +113,7 @@ impl ModelFiles {
                     source: std::io::Error::from(std::io::ErrorKind::NotFound),
                 }),
             },
+            Self::Assembled(assembled) => assembled.bytes(relative),
         }
     }
 
@@ -103,13 +135,15 @@ pub enum FileBytes {
     Mapped(Arc<Mmap>),
     /// Bytes of the program itself.
     Static(&'static [u8]),
+    /// Bytes that were made in memory.
+    Shared(Arc<[u8]>),
     /// An empty file, which cannot be mapped.
     Empty,
 }
 
 impl FileBytes {
     #[allow(unsafe_code)]
-    fn map(path: &Path) -> Result<Self> {
+    pub(crate) fn map(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.to_path_buf(), source };
         let file = File::open(path).map_err(io)?;
         if file.metadata().map_err(io)?.len() == 0 {
@@ -126,6 +160,7 @@ impl FileBytes {
         match self {
             Self::Mapped(map) => map,
             Self::Static(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
             Self::Empty => &[],
         }
     }

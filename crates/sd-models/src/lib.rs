@@ -1,6 +1,10 @@
-//! Model families of Stable Diffusion: text encoders, UNet and VAE, read from diffusers folders.
+//! Model families of Stable Diffusion: text encoders, UNet and VAE, read from diffusers folders and
+//! single-file checkpoints.
 //!
-//! - [`ModelFiles`] is a folder on disk or compiled into the program; [`Weights`] are its named tensors.
+//! - [`ModelFiles`] is a folder on disk or compiled into the program, or a [single file](single_file) that looks like
+//!   one; [`Weights`] are its named tensors.
+//! - [`registry`] tells which model a name means, [`inspect`](mod@inspect) what a file or folder holds, and [`save`] writes
+//!   models as folders.
 //! - [`clip`], [`unet`] and [`vae`] are the model definitions, driven entirely by the folder's `config.json`s.
 //! - [`nn`] holds the layers that they are written in; how a layer is computed is decided there and nowhere else.
 //!
@@ -16,16 +20,22 @@
 //! # }
 //! ```
 
+mod assembled;
 pub mod clip;
 mod error;
 mod files;
+pub mod inspect;
 mod memory;
 pub mod nn;
 pub mod registry;
+pub mod save;
+pub mod single_file;
+mod tensor_index;
 pub mod unet;
 pub mod vae;
 mod weights;
 
+pub use assembled::AssembledFiles;
 pub use error::{Error, Result};
 /// How much the CPU kernels have computed, and how much they could.
 pub use sd_kernels::{measure_peak, work};

@@ -3,15 +3,18 @@
 //! A [`Weights`] is a scope (`unet`, then `unet.down_blocks.0`, ...) in such a set. Layers ask it for tensors by
 //! name and shape; a missing or misshapen one is an error that names file, key, expected and found shape.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use serde::Deserialize;
 
-use crate::files::{FileBytes, ModelFiles};
+use crate::assembled::PartSource;
+use crate::files::ModelFiles;
+use crate::tensor_index::{TensorFile, TensorIndex};
 use crate::{Error, Result};
 
 /// A scope in the named tensors of one model part, with the device and dtype that its tensors are wanted in.
@@ -24,21 +27,8 @@ pub struct Weights {
 }
 
 enum Source {
-    Files(Vec<TensorFile>, HashMap<String, Location>),
+    Files(Arc<TensorIndex>),
     Random { seed: u64 },
-}
-
-struct TensorFile {
-    name: String,
-    bytes: FileBytes,
-}
-
-struct Location {
-    file: usize,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    start: usize,
-    end: usize,
 }
 
 /// The index file of a sharded checkpoint: tensor name to shard file.
@@ -57,6 +47,12 @@ impl Weights {
     /// # Errors
     /// [`Error::NotAModel`] when none is there, [`Error::BadFile`] when one is cut or has a bad header.
     pub fn open(files: &ModelFiles, folder: &str, stem: &str, device: &Device, dtype: DType) -> Result<Self> {
+        if let ModelFiles::Assembled(assembled) = files {
+            return match assembled.part(folder)? {
+                PartSource::Tensors(index) => Ok(Self::from_index(index, device, dtype)),
+                PartSource::Files { files, folder } => Self::open(&files, &folder, stem, device, dtype),
+            };
+        }
         let mut names: Vec<String> = Vec::new();
         for candidate in [
             format!("{folder}/{stem}.safetensors"),
@@ -101,44 +97,12 @@ impl Weights {
         for name in names {
             opened.push(TensorFile { bytes: files.bytes(&name)?, name: files.describe(&name) });
         }
-        Self::from_files(opened, device, dtype)
+        Ok(Self::from_index(Arc::new(TensorIndex::read(opened)?), device, dtype))
     }
 
-    fn from_files(files: Vec<TensorFile>, device: &Device, dtype: DType) -> Result<Self> {
-        let mut index = HashMap::new();
-        for (number, file) in files.iter().enumerate() {
-            let bytes = file.bytes.as_slice();
-            let bad = |reason: String| Error::BadFile { file: file.name.clone(), reason };
-            let (header, metadata) = SafeTensors::read_metadata(bytes)
-                .map_err(|error| bad(format!("not a readable safetensors file: {error}")))?;
-            let data = header + 8;
-            if data + metadata.data_len() != bytes.len() {
-                return Err(bad(format!(
-                    "cut or padded: the header describes {} bytes, the file has {}",
-                    data + metadata.data_len(),
-                    bytes.len()
-                )));
-            }
-            for (key, info) in metadata.tensors() {
-                let (start, end) = info.data_offsets;
-                index.insert(
-                    key,
-                    Location {
-                        file: number,
-                        dtype: info.dtype,
-                        shape: info.shape.clone(),
-                        start: data + start,
-                        end: data + end,
-                    },
-                );
-            }
-        }
-        Ok(Self {
-            source: Arc::new(Source::Files(files, index)),
-            prefix: String::new(),
-            device: device.clone(),
-            dtype,
-        })
+    pub(crate) fn from_index(index: Arc<TensorIndex>, device: &Device, dtype: DType) -> Self {
+        let source = Arc::new(Source::Files(index));
+        Self { source, prefix: String::new(), device: device.clone(), dtype }
     }
 
     /// Random weights of whatever shapes the layers ask for, for measuring speed and memory without a download.
@@ -178,7 +142,7 @@ impl Weights {
     /// Whether a tensor `name` exists in this scope. Random weights hold every name of the current layout.
     pub fn contains(&self, name: &str) -> bool {
         match &*self.source {
-            Source::Files(_, index) => index.contains_key(&self.key(name)),
+            Source::Files(index) => index.get(&self.key(name)).is_some(),
             Source::Random { .. } => true,
         }
     }
@@ -189,9 +153,9 @@ impl Weights {
     /// [`Error::MissingTensor`], [`Error::WrongShape`], [`Error::UnsupportedDtype`], or a device error.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let tensor = match self.stored(name, shape)? {
-            Stored::F16(bytes) => Tensor::from_vec(read_f16(bytes), shape, &Device::Cpu)?,
-            Stored::Bf16(bytes) => Tensor::from_vec(read_bf16(bytes), shape, &Device::Cpu)?,
-            Stored::F32(bytes) => Tensor::from_vec(read_f32(bytes), shape, &Device::Cpu)?,
+            Stored::F16(bytes) => Tensor::from_vec(read_f16(&bytes), shape, &Device::Cpu)?,
+            Stored::Bf16(bytes) => Tensor::from_vec(read_bf16(&bytes), shape, &Device::Cpu)?,
+            Stored::F32(bytes) => Tensor::from_vec(read_f32(&bytes), shape, &Device::Cpu)?,
             Stored::Random(values) => Tensor::from_vec(values, shape, &Device::Cpu)?,
         };
         Ok(tensor.to_device(&self.device)?.to_dtype(self.dtype)?)
@@ -208,54 +172,54 @@ impl Weights {
 
     /// Name and shape of every tensor in the files that a layer can read; nothing for random weights.
     pub(crate) fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
-        let index = match &*self.source {
-            Source::Files(_, index) => Some(index),
-            Source::Random { .. } => None,
-        };
         let readable = |dtype| matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
-        index
+        self.index()
             .into_iter()
-            .flatten()
+            .flat_map(TensorIndex::iter)
             .filter(move |(_, location)| readable(location.dtype))
-            .map(|(key, location)| (key.as_str(), location.shape.as_slice()))
+            .map(|(key, location)| (key, location.shape.as_slice()))
+    }
+
+    /// Every tensor of the files, whatever its format and this scope; `None` for random weights.
+    pub(crate) fn index(&self) -> Option<&TensorIndex> {
+        match &*self.source {
+            Source::Files(index) => Some(index),
+            Source::Random { .. } => None,
+        }
     }
 
     pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
         let key = self.key(name);
-        let (files, index) = match &*self.source {
-            Source::Files(files, index) => (files, index),
+        let index = match &*self.source {
+            Source::Files(index) => index,
             Source::Random { seed } => return Ok(Stored::Random(random_values(*seed, &key, shape))),
         };
         let Some(location) = index.get(&key) else {
-            let file = files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ");
-            return Err(Error::MissingTensor { file, key, expected: shape.to_vec() });
+            return Err(Error::MissingTensor { file: index.file_names(), key, expected: shape.to_vec() });
         };
-        let file = &files[location.file];
+        let file = || index.file_name(location).to_owned();
         if location.shape != shape {
             return Err(Error::WrongShape {
-                file: file.name.clone(),
+                file: file(),
                 key,
                 expected: shape.to_vec(),
                 found: location.shape.clone(),
             });
         }
-        let bytes = &file.bytes.as_slice()[location.start..location.end];
         match location.dtype {
-            Dtype::F32 => Ok(Stored::F32(bytes)),
-            Dtype::F16 => Ok(Stored::F16(bytes)),
-            Dtype::BF16 => Ok(Stored::Bf16(bytes)),
-            other => {
-                Err(Error::UnsupportedDtype { file: file.name.clone(), key, found: format!("{other:?}") })
-            }
+            Dtype::F32 => Ok(Stored::F32(index.bytes(location))),
+            Dtype::F16 => Ok(Stored::F16(index.bytes(location))),
+            Dtype::BF16 => Ok(Stored::Bf16(index.bytes(location))),
+            other => Err(Error::UnsupportedDtype { file: file(), key, found: format!("{other:?}") }),
         }
     }
 }
 
 /// The little-endian bytes of one stored tensor, or numbers made on the spot.
 pub(crate) enum Stored<'a> {
-    F32(&'a [u8]),
-    F16(&'a [u8]),
-    Bf16(&'a [u8]),
+    F32(Cow<'a, [u8]>),
+    F16(Cow<'a, [u8]>),
+    Bf16(Cow<'a, [u8]>),
     Random(Vec<f32>),
 }
 

@@ -8,6 +8,8 @@ use operations_contract::{RngKind, Sampler, Schedule, Tiling, Upscaler};
 use sd_inference::machine::parse_bytes;
 use sd_inference::{MemoryLimit, RandomModel};
 
+use crate::models::args::ModelsArgs;
+
 /// More threads than any machine has cores.
 const MAX_THREADS: i64 = 1024;
 
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Measure a model on this machine.
     Bench(BenchArgs),
+    /// List, download, inspect, convert and remove models.
+    Models(ModelsArgs),
     /// Tell what this build and this machine can do.
     Info,
 }
@@ -58,12 +62,30 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Where a model's files are, beside its name.
+#[derive(Debug, Default, Args)]
+pub(crate) struct PlaceArgs {
+    /// A folder or file whose VAE replaces the model's.
+    #[arg(long, env = "SD_WORKER_VAE", value_name = "PATH")]
+    pub(crate) vae: Option<String>,
+    /// For a single file: a model folder whose configurations and tokenizers are used, and its parts where the file lacks
+    /// them [default: those of the file's family].
+    #[arg(long, env = "SD_WORKER_MODEL_CONFIG", value_name = "ID|PATH")]
+    pub(crate) model_config: Option<String>,
+    /// A JSON file with names of models, which win over the built-in ones.
+    #[arg(long, env = "SD_WORKER_MODELS_FILE", value_name = "FILE")]
+    pub(crate) models_file: Option<PathBuf>,
+}
+
 /// Which model to load, and where.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// `demo`, a folder in the diffusers layout, or a model in the hub cache (`owner/name`, `sd15`, `sdxl`, ...).
+    /// `demo`, a folder in the diffusers layout, a single safetensors file in the original naming, or a model in the
+    /// hub cache (`owner/name`, `sd15`, `sdxl`, ...).
     #[arg(long, env = "SD_WORKER_MODEL", default_value = crate::demo::NAME, value_name = "ID|PATH")]
     pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
     /// Where to compute: `cpu`, `cuda`, `cuda:N` or `metal`.
     #[arg(long, env = "SD_WORKER_DEVICE", default_value = "cpu")]
     pub(crate) device: DeviceName,
@@ -345,7 +367,8 @@ mod tests {
     #[test]
     fn every_flag_is_also_an_environment_variable() {
         let cli = Cli::command();
-        for command in cli.get_subcommands().chain([&cli]) {
+        let commands = cli.get_subcommands().flat_map(|command| command.get_subcommands().chain([command]));
+        for command in commands.chain([&cli]) {
             for arg in
                 command.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str()))
             {

@@ -72,7 +72,7 @@ fn key(part: BenchPart) -> &'static str {
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let (source, name) = match args.random {
         Some(random) => (ModelSource::Random(random), format!("random {}", random.name())),
-        None => (model::source(&args.model.model)?, args.model.model.clone()),
+        None => (model::source(&args.model.model, &args.model.place)?, args.model.model.clone()),
     };
     let options = LoadOptions { width: args.size, height: args.size, ..model::options(&args.model)? };
     let start = Instant::now();

@@ -10,6 +10,7 @@ mod generate;
 mod info;
 mod logging;
 mod model;
+mod models;
 mod output;
 mod serve;
 mod threads;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Inpaint(args) => generate::inpaint(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Models(args) => models::run(&args),
         Command::Info => info::run(cli.threads),
     });
     match result {

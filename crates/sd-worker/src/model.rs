@@ -1,17 +1,39 @@
 //! From the flags that name a model to a loaded pipeline.
 
-use sd_inference::{DType, Device, LoadOptions, ModelSource, Pipeline, VaeTiling, registry};
+use std::path::Path;
 
-use crate::args::{DeviceName, DtypeName, ModelArgs, TilingName};
+use sd_inference::registry::Registry;
+use sd_inference::{DType, Device, LoadOptions, ModelFiles, ModelSource, Pipeline, VaeTiling};
+
+use crate::args::{DeviceName, DtypeName, ModelArgs, PlaceArgs, TilingName};
 use crate::demo;
 use crate::exit::Failure;
 
-/// The files of the model that the flags name.
-pub(crate) fn source(name: &str) -> Result<ModelSource, Failure> {
-    if name == demo::NAME {
-        return Ok(ModelSource::Files(demo::files()));
+/// The names of models, with those of the file that the flags name.
+pub(crate) fn registry(models_file: Option<&Path>) -> Result<Registry, Failure> {
+    let registry = Registry::from_environment();
+    match models_file {
+        Some(path) => registry.with_file(path).map_err(Failure::refused),
+        None => Ok(registry),
     }
-    registry::find(name).map(ModelSource::Files).map_err(Failure::refused)
+}
+
+/// The model that the flags name, as a source of pipelines.
+pub(crate) fn source(name: &str, place: &PlaceArgs) -> Result<ModelSource, Failure> {
+    files(name, place).map(ModelSource::Files)
+}
+
+/// The files of the model that the flags name.
+pub(crate) fn files(name: &str, place: &PlaceArgs) -> Result<ModelFiles, Failure> {
+    let (config, vae) = (place.model_config.as_deref(), place.vae.as_deref());
+    if name == demo::NAME {
+        return match vae {
+            Some(vae) => demo::files().with_vae(vae).map_err(Failure::refused),
+            None => Ok(demo::files()),
+        };
+    }
+    let registry = registry(place.models_file.as_deref())?;
+    registry.open(name, config, vae).map_err(Failure::refused)
 }
 
 /// The device and number format that the flags name.
@@ -47,7 +69,7 @@ pub(crate) fn options(args: &ModelArgs) -> Result<LoadOptions, Failure> {
 pub(crate) fn load(args: &ModelArgs, size: [Option<u32>; 2]) -> Result<Pipeline, Failure> {
     let [width, height] = size.map(|side| side.map(|side| side as usize));
     let options = LoadOptions { width, height, ..options(args)? };
-    let pipeline = Pipeline::load(&source(&args.model)?, &options)?;
+    let pipeline = Pipeline::load(&source(&args.model, &args.place)?, &options)?;
     for note in &pipeline.info().notes {
         tracing::warn!("{note}");
     }

@@ -1,4 +1,4 @@
-//! From a folder of files to a pipeline.
+//! From the files of a model to a pipeline.
 
 use candle_core::{DType, Device};
 use sd_models::unet::{Unet2DConditionModel, UnetConfig};
@@ -22,7 +22,7 @@ const MIN_SIZE_MULTIPLE: usize = 8;
 /// Where a pipeline comes from.
 #[derive(Debug, Clone)]
 pub enum ModelSource {
-    /// A model in the diffusers layout.
+    /// A folder in the diffusers layout, or what looks like one: a single file, the embedded model.
     Files(ModelFiles),
     /// A full-size model of a known family with random weights, for measuring.
     Random(RandomModel),
@@ -131,8 +131,7 @@ impl Opened<'_> {
     /// What error messages call the model and its number format.
     pub(super) fn name(&self) -> String {
         let name = match self.source {
-            ModelSource::Files(ModelFiles::Folder(path)) => path.display().to_string(),
-            ModelSource::Files(ModelFiles::Embedded { name, .. }) => (*name).to_owned(),
+            ModelSource::Files(files) => files.name(),
             ModelSource::Random(model) => format!("random {}", model.name()),
         };
         format!("{name} in {}", dtype_name(self.options.dtype))
