@@ -19,10 +19,9 @@ use crate::{Generation, Result, Step};
 /// several fails, for want of memory say, each of them takes its step alone.
 ///
 /// ```no_run
-/// # fn main() -> sd_inference::Result<()> {
-/// # let pipeline: sd_inference::Pipeline = unimplemented!();
-/// # let (first, second) = (sd_inference::GenerationRequest::new(""), sd_inference::GenerationRequest::new(""));
-/// let (mut first, mut second) = (pipeline.begin(&first)?, pipeline.begin(&second)?);
+/// # use sd_inference::{GenerationRequest, Pipeline};
+/// # fn both(pipeline: &Pipeline, first: &GenerationRequest, second: &GenerationRequest) -> sd_inference::Result<()> {
+/// let (mut first, mut second) = (pipeline.begin(first)?, pipeline.begin(second)?);
 /// loop {
 ///     let results = sd_inference::advance(&mut [&mut first, &mut second]);
 ///     let steps = results.into_iter().collect::<sd_inference::Result<Vec<_>>>()?;
