@@ -31,7 +31,7 @@ VAE = dict(block_out_channels=[128, 256, 512, 512], layers_per_block=2, latent_c
 BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
 DDIM = BETAS | dict(set_alpha_to_one=False, clip_sample=False)
 
-# name: (text encoders as (class, configuration), UNet, VAE, scheduler). SD 1.5 runs on ddim, as sd-worker runs it.
+# name: (text encoders as (class, configuration), UNet, VAE, scheduler). SD 1.5 runs on ddim, as in `sd-worker bench`.
 FAMILIES = {
     "sd15": ([(CLIPTextModel, CLIP_L)], UNET_SD15, VAE | dict(scaling_factor=0.18215), (DDIMScheduler, DDIM)),
     "sd21": ([(CLIPTextModel, OPEN_CLIP_H)], UNET_SD21, VAE | dict(scaling_factor=0.18215),

@@ -1,6 +1,8 @@
 """Makes the committed fixtures: tiny models, and what diffusers computes with them.
 
-    python tools/reference/make_fixtures.py --output fixtures [--only noise,schedulers,sd15,sd21,sdxl,single_files,demo]
+    python tools/reference/make_fixtures.py --output fixtures [--only PARTS]
+
+PARTS are noise, schedulers, solvers, sd15, sd21, sdxl, single_files, demo, with commas between them.
 """
 
 import argparse
@@ -21,11 +23,12 @@ import runs
 import schedulers
 import seamless
 import single_files
+import solvers
 import transforms
 from common import deterministic
 
 # Those that read what others made come after them.
-PARTS = ["noise", "schedulers", *families.NAMES, "single_files", "demo"]
+PARTS = ["noise", "schedulers", "solvers", *families.NAMES, "single_files", "demo"]
 
 
 def build_family(name, output):
@@ -60,6 +63,8 @@ def main():
             schedulers.build(arguments.output)
         elif part == "single_files":
             single_files.build(arguments.output)
+        elif part == "solvers":
+            solvers.build(arguments.output)
         elif part == "demo":
             demo.build(arguments.output / "demo")
         else:

@@ -77,7 +77,8 @@ pub(crate) struct Rows {
     pub(crate) seamless: Seamless,
 }
 
-/// A step that was taken.
+/// A step that was taken: one evaluation of the UNet. Some samplers take more of them than were asked for
+/// ([`Sampler::evaluations`]).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
     /// Which one it was, from 1.
@@ -136,9 +137,9 @@ impl Generation {
             ));
         }
         let steps = request.steps.unwrap_or(info.default_steps);
-        let first = match &request.init {
-            Some(init) => steps - init.steps_of(steps)?,
-            None => 0,
+        let taken = match &request.init {
+            Some(init) => init.steps_of(steps)?,
+            None => steps,
         };
         if info.inpainting && request.init.as_ref().is_none_or(|init| init.mask.is_none()) {
             let limit = "a picture with a mask: the model was made for inpainting";
@@ -156,6 +157,10 @@ impl Generation {
             eta: request.eta,
         };
         let scheduler = parts.scheduler.start(&options)?;
+        let first = match taken {
+            0 => scheduler.steps(),
+            taken => scheduler.step_after(steps - taken),
+        };
         let second = match request.hires {
             Some(hires) => Some(Box::new(hires.plan(&parts, request, work, options)?)),
             None => None,
@@ -172,7 +177,7 @@ impl Generation {
             false => None,
         };
         let mut notes = Vec::new();
-        if let Some(init) = request.init.as_ref().filter(|init| first == steps && init.strength > 0.0) {
+        if let Some(init) = request.init.as_ref().filter(|init| taken == 0 && init.strength > 0.0) {
             let strength = init.strength;
             notes.push(format!(
                 "strength {strength} of {steps} steps is less than one step: the picture only passes through the VAE"
@@ -375,7 +380,7 @@ impl Generation {
         self.timings
     }
 
-    /// How many steps the whole generation takes.
+    /// How many steps the whole generation takes, counted as in [`Step`].
     pub fn total_steps(&self) -> usize {
         let second = self.second.as_ref().map_or(0, |second| second.scheduler.steps() - second.first);
         self.taken + self.scheduler.steps() - self.first + second

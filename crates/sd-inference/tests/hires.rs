@@ -23,6 +23,7 @@ fn small(hires: Hires) -> GenerationRequest {
         height: Some(48),
         steps: Some(4),
         seed: 5,
+        sampler: Some("ddim".parse().unwrap()),
         hires: Some(hires),
         ..GenerationRequest::new("a red circle on green grass")
     }

@@ -33,6 +33,15 @@ fn every_kind() -> impl Iterator<Item = (Sampler, Schedule, TimestepSpacing)> {
     })
 }
 
+/// How often the UNet is asked in so many steps.
+fn evaluations(sampler: Sampler, steps: usize) -> usize {
+    match sampler.evaluations() {
+        1 if sampler == Sampler::Pndm && steps > 1 => steps + 1,
+        1 => steps,
+        each => each * steps - 1,
+    }
+}
+
 /// Something that depends on its input and on time.
 fn model(input: &Tensor, timestep: f64) -> candle_core::Result<Tensor> {
     input.affine(0.3, timestep / 2000.0)?.tanh()
@@ -74,38 +83,52 @@ fn tables_are_complete_finite_and_falling_for_every_number_of_steps() {
             let scheduler = config().start(&options(sampler, schedule, spacing, steps)).unwrap();
             let what = format!("{sampler} {schedule} {spacing} {steps}");
             let (timesteps, sigmas) = (scheduler.timesteps(), scheduler.sigmas());
-            assert_eq!((timesteps.len(), sigmas.len()), (steps, steps + 1), "{what}");
+            let count = evaluations(sampler, steps);
+            assert_eq!(
+                (timesteps.len(), sigmas.len(), scheduler.steps()),
+                (count, count + 1, count),
+                "{what}"
+            );
             assert!(timesteps.iter().all(|t| (0.0..=999.0).contains(t)), "{what}: {timesteps:?}");
-            assert!(timesteps.windows(2).all(|pair| pair[1] <= pair[0]), "{what}: {timesteps:?}");
             assert!(sigmas.iter().all(|sigma| sigma.is_finite() && *sigma >= 0.0), "{what}: {sigmas:?}");
-            assert!(sigmas[..steps].windows(2).all(|pair| pair[1] < pair[0]), "{what}: {sigmas:?}");
-            assert!(sigmas[steps] <= sigmas[steps - 1], "{what}: {sigmas:?}");
+            assert!(sigmas[count] <= sigmas[count - 1], "{what}: {sigmas:?}");
+            // What is asked twice may be asked at one level. That of an ancestral step is a small difference of squares,
+            // and its timestep is found from it.
+            let (rise, ratio) = if count > steps { (1.0, 1.01) } else { (0.0, 1.0) };
+            assert!(timesteps.windows(2).all(|pair| pair[1] <= pair[0] + rise), "{what}: {timesteps:?}");
+            let falls = |pair: &[f32]| pair[1] < pair[0] || ratio > 1.0 && pair[1] <= pair[0] * ratio;
+            assert!(sigmas[..count].windows(2).all(falls), "{what}: {sigmas:?}");
         }
     }
 }
 
-/// A UNet that answers with exactly the noise that is in the sample leads every sampler back to the clean sample.
+/// A UNet that answers with exactly the noise that is in the sample leads every sampler back to the clean sample, or
+/// to as much of that noise as the sampler ends with.
 #[test]
 fn a_perfect_model_leads_to_the_clean_sample() {
     let clean = Tensor::new(&[[[[0.5f32, -0.8], [0.1, 0.9]]]], &Device::Cpu).unwrap();
     let noise = Tensor::new(&[[[[-1.1f32, 0.4], [2.0, -0.3]]]], &Device::Cpu).unwrap();
     for (sampler, schedule, spacing) in every_kind() {
-        if sampler == Sampler::EulerA {
-            continue; // its fresh noise is not the noise that the model knows of
+        if sampler.draws_noise() && !(sampler == Sampler::Ddim || sampler == Sampler::Tcd) {
+            continue; // fresh noise is not the noise that the model knows of
         }
         let mut config = config();
         config.set_alpha_to_one = Some(true);
         let mut scheduler = config.start(&options(sampler, schedule, spacing, 9)).unwrap();
         let mut source = NoiseKind::TorchCpu.source(0);
         let mut sample = scheduler.add_noise(&clean, &noise, 0).unwrap();
-        for step in 0..9 {
+        for step in 0..scheduler.steps() {
             sample = scheduler.step(&noise, step, &sample, &mut source).unwrap();
         }
-        // ddim moves by train / steps timesteps, which only leading spacing does too
-        if sampler == Sampler::Ddim && schedule == Schedule::Normal && spacing != TimestepSpacing::Leading {
+        // these move by train / steps timesteps, which only leading spacing does too
+        let strides = matches!(sampler, Sampler::Ddim | Sampler::Pndm) && schedule == Schedule::Normal;
+        if strides && spacing != TimestepSpacing::Leading {
             continue;
         }
-        for (own, wanted) in values(&sample).iter().zip(values(&clean)) {
+        let last = f64::from(*scheduler.sigmas().last().unwrap());
+        let signal = 1.0 / (last * last + 1.0).sqrt();
+        let end = ((&clean * signal).unwrap() + (&noise * (last * signal)).unwrap()).unwrap();
+        for (own, wanted) in values(&sample).iter().zip(values(&end)) {
             assert!((own - wanted).abs() < 2e-4, "{sampler} {schedule} {spacing}: {own}, not {wanted}");
         }
     }
@@ -121,22 +144,34 @@ fn noise_is_drawn_only_by_those_who_want_it() {
         }
     }
     let draws = |sampler, eta| {
-        let options = SchedulerOptions {
-            eta: Some(eta),
-            ..options(sampler, Schedule::Normal, TimestepSpacing::Leading, 6)
-        };
+        let options =
+            SchedulerOptions { eta, ..options(sampler, Schedule::Normal, TimestepSpacing::Leading, 6) };
         let mut scheduler = config().start(&options).unwrap();
         let mut noise = Counting(0);
         let mut sample = Tensor::ones((1, 4, 4, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
-        for step in 0..6 {
+        for step in 0..scheduler.steps() {
             sample = advance(&mut *scheduler, step, &sample, &mut noise);
         }
         noise.0
     };
-    assert_eq!(draws(Sampler::EulerA, 0.0), 6);
-    assert_eq!(draws(Sampler::Ddim, 0.3), 6);
-    for sampler in [Sampler::Euler, Sampler::Ddim, Sampler::Dpmpp2m, Sampler::UniPc] {
-        assert_eq!(draws(sampler, 0.0), 0, "{sampler}");
+    for sampler in Sampler::ALL {
+        let unasked = match sampler {
+            Sampler::EulerA | Sampler::Ddpm | Sampler::Dpmpp2mSde => 6,
+            Sampler::Dpm2A | Sampler::Dpmpp2sA | Sampler::Dpmpp3mSde | Sampler::Lcm => 5,
+            Sampler::DpmppSde => 10,
+            _ => 0,
+        };
+        assert_eq!(draws(*sampler, None), unasked, "{sampler}");
+        assert!(sampler.draws_noise() || unasked == 0, "{sampler}");
+    }
+    for (sampler, eta, wanted) in [
+        (Sampler::Ddim, 0.3, 6),
+        (Sampler::Ddim, 0.0, 0),
+        (Sampler::Tcd, 0.3, 5),
+        (Sampler::Tcd, 0.0, 0),
+        (Sampler::Dpmpp3mSde, 0.0, 0),
+    ] {
+        assert_eq!(draws(sampler, Some(eta)), wanted, "{sampler} {eta}");
     }
 }
 
@@ -148,8 +183,10 @@ fn a_run_may_begin_late_but_not_skip_or_repeat() {
         let mut noise = NoiseKind::TorchCpu.source(1);
         let clean = Tensor::zeros((1, 4, 4, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
         let fresh = noise.randn(&[1, 4, 4, 4], &Device::Cpu).unwrap();
-        let mut sample = scheduler.add_noise(&clean, &fresh, 5).unwrap();
-        for step in 5..8 {
+        let begin = scheduler.step_after(5);
+        assert_eq!(begin, 5 * sampler.evaluations());
+        let mut sample = scheduler.add_noise(&clean, &fresh, begin).unwrap();
+        for step in begin..scheduler.steps() {
             sample = advance(&mut *scheduler, step, &sample, &mut noise);
             for wrong in [step, step + 2, 100] {
                 let error = scheduler.step(&fresh, wrong, &sample, &mut noise).unwrap_err();
@@ -166,14 +203,20 @@ fn bad_input_is_named_before_the_first_step() {
         Ok(_) => panic!("{options:?} was taken"),
         Err(error) => error.to_string(),
     };
-    assert_eq!(refused(&SchedulerOptions::new(0)), "steps is 0, but ddim takes 1 to 1000 for this model");
+    assert_eq!(refused(&SchedulerOptions::new(0)), "steps is 0, but pndm takes 1 to 1000 for this model");
     assert_eq!(
         refused(&options(Sampler::UniPc, Schedule::Normal, TimestepSpacing::Linspace, 1000)),
         "steps is 1000, but unipc takes 1 to 999 for this model"
     );
     for eta in [f64::NAN, -0.1, 1.5, f64::INFINITY] {
-        let message = refused(&SchedulerOptions { eta: Some(eta), ..SchedulerOptions::new(4) });
+        let ddim = options(Sampler::Ddim, Schedule::Normal, TimestepSpacing::Leading, 4);
+        let message = refused(&SchedulerOptions { eta: Some(eta), ..ddim });
         assert_eq!(message, format!("eta is {eta}, but must be 0 to 1"));
+    }
+    for sampler in Sampler::ALL.iter().filter(|sampler| !sampler.takes_eta()) {
+        let options = options(*sampler, Schedule::Normal, TimestepSpacing::Leading, 4);
+        let message = refused(&SchedulerOptions { eta: Some(0.5), ..options });
+        assert!(message.starts_with(&format!("eta was given, but {sampler} takes none")), "{message}");
     }
 }
 
@@ -188,7 +231,8 @@ fn a_configuration_that_means_something_else_is_refused() {
         ("solver_order", "9"),
         ("solver_type", r#""rk45""#),
         ("algorithm_type", r#""dpmsolver""#),
-        ("use_beta_sigmas", "true"),
+        ("use_lu_lambdas", "true"),
+        ("use_beta_sigmas", r#"true, "use_karras_sigmas": true"#),
         ("use_flow_sigmas", "true"),
         ("variance_type", r#""learned_range""#),
         ("trained_betas", "[0.1, 2.0]"),
@@ -238,6 +282,29 @@ fn solver_variants_stay_finite() {
     }
 }
 
+/// Zero terminal SNR: the first level has no signal at all, or as good as none.
+#[test]
+fn runs_that_begin_without_signal_stay_finite() {
+    for (sampler, schedule, _) in every_kind() {
+        for prediction in ["epsilon", "v_prediction"] {
+            let mut config = config();
+            config.rescale_betas_zero_snr = Some(true);
+            config.prediction_type = Some(prediction.to_owned());
+            for steps in [1, 2, 5, 20] {
+                let options = options(sampler, schedule, TimestepSpacing::Trailing, steps);
+                let mut scheduler = config.start(&options).unwrap();
+                let mut noise = NoiseKind::TorchCpu.source(3);
+                let mut sample = first_sample(&*scheduler, &mut noise);
+                for step in 0..scheduler.steps() {
+                    sample = advance(&mut *scheduler, step, &sample, &mut noise);
+                }
+                let what = format!("{sampler} {schedule} {prediction} {steps}");
+                assert!(values(&sample).iter().all(|value| value.is_finite()), "{what}");
+            }
+        }
+    }
+}
+
 fn any_of<T: Copy + std::fmt::Debug + 'static>(all: &'static [T]) -> impl Strategy<Value = T> {
     prop::sample::select(all)
 }
@@ -273,9 +340,11 @@ proptest! {
             let sample = first_sample(&*scheduler, &mut noise);
             (scheduler, noise, sample)
         }).collect();
-        for step in 0..steps {
+        for step in 0..=2 * steps {
             for (scheduler, noise, sample) in &mut runs {
-                *sample = advance(&mut **scheduler, step, sample, noise);
+                if step < scheduler.steps() {
+                    *sample = advance(&mut **scheduler, step, sample, noise);
+                }
             }
         }
         for (run, alone) in runs.iter().zip(alone) {

@@ -82,7 +82,8 @@ impl Hires {
         let plan = parts.budget.check_work(parts.unet.config(), parts.vae.config(), work)?;
         let scheduler = parts.scheduler.start(&SchedulerOptions { steps, ..options })?;
         let canvas = Canvas { tiles: plan.tiles, seamless: request.seamless };
-        Ok(SecondPass { upscaler, scheduler, first: steps - taken, width, height, canvas })
+        let first = scheduler.step_after(steps - taken);
+        Ok(SecondPass { upscaler, scheduler, first, width, height, canvas })
     }
 }
 

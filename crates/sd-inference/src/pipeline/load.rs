@@ -231,6 +231,8 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
     if described.family == "stable-diffusion" {
         // The reference corrects two settings that early checkpoints were saved without; its XL pipeline does not.
         scheduler = scheduler.with_stable_diffusion_fixes();
+    } else {
+        scheduler = scheduler.for_sdxl();
     }
     let text = TextEncoders::load(&opened, described.index.force_zeros_for_empty_prompt)?;
     if text.width() != described.unet.text_width() {

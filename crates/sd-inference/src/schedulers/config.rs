@@ -3,10 +3,22 @@
 use serde::Deserialize;
 
 use super::betas::BetaSource;
+use super::consistency::{Lcm, Tcd};
 use super::ddim::Ddim;
+use super::ddpm::Ddpm;
+use super::deis::Deis;
 use super::dpm_multistep::DpmMultistep;
+use super::dpm2::{Dpm2, Dpm2Ancestral};
+use super::dpmpp_3m_sde::Dpmpp3mSde;
+use super::dpmpp_single::{Dpmpp2sAncestral, DpmppSde};
 use super::euler::{Euler, EulerAncestral};
+use super::heun::Heun;
+use super::lms::Lms;
 use super::plan::Plan;
+use super::pndm::Pndm;
+use super::prediction::Clip;
+use super::spreads::AlignedSteps;
+use super::two_stage::TwoStage;
 use super::unipc::UniPc;
 use super::{
     BetaSchedule, FinalSigmas, PredictionType, Result, Sampler, Schedule, Scheduler, SchedulerError,
@@ -42,17 +54,17 @@ pub struct SchedulerConfig {
     pub rescale_betas_zero_snr: Option<bool>,
     /// A [`PredictionType`] (`epsilon`).
     pub prediction_type: Option<String>,
-    /// A [`TimestepSpacing`] (`leading` for `ddim`, `linspace` for the others).
+    /// A [`TimestepSpacing`] (`leading` for `ddim`, `ddpm` and `pndm`, `linspace` for the others).
     pub timestep_spacing: Option<String>,
     /// Added to every timestep of leading spacing (0).
     pub steps_offset: Option<usize>,
     /// A [`FinalSigmas`] (`zero`); `euler`, `dpmpp_2m` and `unipc`.
     pub final_sigmas_type: Option<String>,
-    /// [`Schedule::Karras`]; `euler`, `dpmpp_2m` and `unipc`.
+    /// [`Schedule::Karras`]; for all samplers whose class in diffusers has it.
     pub use_karras_sigmas: Option<bool>,
-    /// [`Schedule::Exponential`]; `euler`, `dpmpp_2m` and `unipc`.
+    /// [`Schedule::Exponential`], likewise.
     pub use_exponential_sigmas: Option<bool>,
-    /// Not supported yet.
+    /// [`Schedule::Beta`], likewise.
     pub use_beta_sigmas: Option<bool>,
     /// Not supported yet.
     pub use_lu_lambdas: Option<bool>,
@@ -66,11 +78,11 @@ pub struct SchedulerConfig {
     pub timestep_type: Option<String>,
     /// `linear`; `log_linear` is not supported yet (`euler`).
     pub interpolation_type: Option<String>,
-    /// Whether the clean sample is clipped (`ddim`: yes, unless the model's own class never does).
+    /// Whether the clean sample is clipped (yes for `ddim` and `ddpm`, no for `heun` and `lcm`).
     pub clip_sample: Option<bool>,
     /// Where it is clipped (1).
     pub clip_sample_range: Option<f64>,
-    /// Whether the last step of `ddim` ends at the clean sample (yes) or at the first training timestep.
+    /// Whether the last step ends at the clean sample (yes for `ddim`, no for `pndm`) or at the first training timestep.
     pub set_alpha_to_one: Option<bool>,
     /// Dynamic thresholding of the clean sample (no); `ddim`, `dpmpp_2m` and `unipc`.
     pub thresholding: Option<bool>,
@@ -80,22 +92,30 @@ pub struct SchedulerConfig {
     pub sample_max_value: Option<f64>,
     /// `dpmsolver++` or `sde-dpmsolver++` (the first); DPMSolverMultistepScheduler.
     pub algorithm_type: Option<String>,
-    /// The order of the solver (2); `unipc`, and `dpmpp_2m` as the model's own class.
+    /// The order of the solver (2); `unipc`, `deis`, and `dpmpp_2m` as the model's own class.
     pub solver_order: Option<usize>,
     /// `midpoint` or `heun` for `dpmpp_2m`, `bh1` or `bh2` for `unipc` (the first and the last).
     pub solver_type: Option<String>,
-    /// Whether the order falls towards the end (yes); `dpmpp_2m` below 15 steps, `unipc` always.
+    /// Whether the order falls towards the end (yes); `dpmpp_2m` and `deis` below 15 steps, `unipc` always.
     pub lower_order_final: Option<bool>,
     /// Whether the last step is of first order (no); `dpmpp_2m`.
     pub euler_at_final: Option<bool>,
     /// Timesteps above the one with this half log-SNR are not used (none are left out); `dpmpp_2m`.
     pub lambda_min_clipped: Option<f64>,
-    /// Models that predict a variance as well are not supported; `dpmpp_2m`.
+    /// Which fixed variance (`fixed_small`) for `ddpm`. Models that predict one as well are not supported; `ddpm`, `dpmpp_2m`.
     pub variance_type: Option<String>,
     /// Whether the solver works on the clean sample (yes); the other form is not supported; `unipc`.
     pub predict_x0: Option<bool>,
     /// Steps after which the corrector is left out (none); `unipc`.
     pub disable_corrector: Option<Vec<usize>>,
+    /// Whether the Runge-Kutta steps that begin a run are left out (no); `pndm` always leaves them out.
+    pub skip_prk_steps: Option<bool>,
+    /// Steps of the solver that the model was distilled from (50); `lcm` and `tcd`.
+    pub original_inference_steps: Option<usize>,
+    /// What timesteps are multiplied by in the boundary condition (10); `lcm`.
+    pub timestep_scaling: Option<f64>,
+    #[serde(skip)]
+    pub(super) aligned: AlignedSteps,
 }
 
 impl SchedulerConfig {
@@ -113,41 +133,11 @@ impl SchedulerConfig {
         self
     }
 
-    /// The sampler of a request that does not choose, and a note if it is not the model's own.
-    ///
-    /// | class of the model | sampler | why |
-    /// |---|---|---|
-    /// | DDIM, EulerDiscrete, EulerAncestralDiscrete, DPMSolverMultistep, UniPCMultistep | its own | |
-    /// | PNDM | `ddim` | the same transfer from step to step, timesteps and end; first order instead of fourth |
-    /// | DDPM | `ddim` with `eta` 1 | the same mean and variance at each step |
-    /// | DEISMultistep, DPMSolverSinglestep, DPMSolverSDE | `dpmpp_2m` | second order on the same ODE |
-    /// | LMSDiscrete, HeunDiscrete, KDPM2Discrete | `euler` | the same levels and scaling, of first order |
-    /// | KDPM2AncestralDiscrete, LCM | `euler_a` | fresh noise after each step |
-    /// | TCD | `ddim` | what TCD is when its gamma is 0 |
-    /// | none named | `euler` | |
-    ///
-    /// # Errors
-    /// Flow matching and unknown classes have no substitute.
-    pub fn default_sampler(&self) -> Result<(Sampler, Option<String>)> {
-        let Some(class) = self.class_name.as_deref() else {
-            let note = "scheduler_config.json names no class: sampling with euler".to_owned();
-            return Ok((Sampler::Euler, Some(note)));
-        };
-        if let Some((_, sampler)) = OWN.iter().find(|(name, _)| *name == class) {
-            return Ok((*sampler, None));
-        }
-        if let Some((_, sampler)) = SUBSTITUTES.iter().find(|(name, _)| *name == class) {
-            let with = if class == DDPM { " with eta 1" } else { "" };
-            return Ok((
-                *sampler,
-                Some(format!("{class} is not implemented yet: sampling with {sampler}{with} instead")),
-            ));
-        }
-        Err(SchedulerError::Unsupported {
-            field: "_class_name",
-            value: class.to_owned(),
-            hint: "choose a sampler for it, unless it is a flow-matching model",
-        })
+    /// What SDXL has of its own: `align_your_steps` takes its published levels.
+    #[must_use]
+    pub fn for_sdxl(mut self) -> Self {
+        self.aligned = AlignedSteps::Sdxl;
+        self
     }
 
     /// A run as `options` and this configuration say: the state of one generation.
@@ -161,8 +151,28 @@ impl SchedulerConfig {
             Sampler::Euler => Box::new(Euler::new(self, &plan)?),
             Sampler::EulerA => Box::new(EulerAncestral::new(&plan)),
             Sampler::Ddim => Box::new(Ddim::new(self, &plan)),
-            Sampler::Dpmpp2m => Box::new(DpmMultistep::new(self, options, &plan)?),
+            Sampler::Ddpm => Box::new(Ddpm::new(self, &plan)?),
+            Sampler::Pndm => Box::new(Pndm::new(self, &plan)),
+            Sampler::Dpmpp2m | Sampler::Dpmpp2mSde => Box::new(DpmMultistep::new(self, options, &plan)?),
             Sampler::UniPc => Box::new(UniPc::new(self, &plan)?),
+            Sampler::Deis => Box::new(Deis::new(self, &plan)?),
+            Sampler::Heun => {
+                let clip = match self.clip_sample {
+                    Some(true) => Clip::At(self.clip_sample_range.unwrap_or(1.0)),
+                    _ => Clip::Never,
+                };
+                Box::new(TwoStage::new(Heun, &plan, clip))
+            }
+            Sampler::Dpm2 => Box::new(TwoStage::new(Dpm2, &plan, Clip::Never)),
+            Sampler::Dpm2A => Box::new(TwoStage::new(Dpm2Ancestral, &plan, Clip::Never)),
+            Sampler::DpmppSde => Box::new(TwoStage::new(DpmppSde::default(), &plan, Clip::Never)),
+            Sampler::Dpmpp2sA => {
+                Box::new(TwoStage::new(Dpmpp2sAncestral { eta: plan.eta as f32 }, &plan, Clip::Never))
+            }
+            Sampler::Dpmpp3mSde => Box::new(Dpmpp3mSde::new(&plan)),
+            Sampler::Lms => Box::new(Lms::new(&plan)),
+            Sampler::Lcm => Box::new(Lcm::new(self, &plan)),
+            Sampler::Tcd => Box::new(Tcd::new(self, &plan)),
         })
     }
 
@@ -214,7 +224,7 @@ impl SchedulerConfig {
         self.check_levels()?;
         let alphas_cumprod = self.alphas_cumprod()?;
         let default_spacing = match sampler {
-            Sampler::Ddim => TimestepSpacing::Leading,
+            Sampler::Ddim | Sampler::Ddpm | Sampler::Pndm => TimestepSpacing::Leading,
             _ => TimestepSpacing::Linspace,
         };
         let plan = Plan {
@@ -232,8 +242,8 @@ impl SchedulerConfig {
             sigma_min: self.sigma_min,
             sigma_max: self.sigma_max,
             lambda_min: self.lambda_min_clipped,
-            eta: self.eta(options)?,
-            own_defaults: options.sampler.is_none(),
+            eta: eta(sampler, options.eta)?,
+            aligned: self.aligned,
             alphas_cumprod,
         };
         plan.check_steps()?;
@@ -249,40 +259,33 @@ impl SchedulerConfig {
     }
 
     fn schedule(&self, sampler: Sampler, options: &SchedulerOptions) -> Result<Schedule> {
-        // diffusers' classes of these two have no other schedule, so their configurations mean none.
-        let normal_only = matches!(sampler, Sampler::EulerA | Sampler::Ddim);
+        // diffusers' classes of these have no other schedule, so their configurations mean none.
+        let normal_only =
+            [Sampler::EulerA, Sampler::Ddim, Sampler::Ddpm, Sampler::Pndm, Sampler::Lcm, Sampler::Tcd];
         if let Some(schedule) = options.schedule {
             return Ok(schedule);
         }
-        if normal_only {
+        if normal_only.contains(&sampler) {
             return Ok(Schedule::Normal);
         }
-        let unsupported = |field| {
-            Err(SchedulerError::Unsupported {
-                field,
-                value: "true".to_owned(),
-                hint: "choose a schedule for it: normal, karras or exponential",
-            })
-        };
-        let set = |flag: Option<bool>| flag == Some(true);
-        match (set(self.use_karras_sigmas), set(self.use_exponential_sigmas)) {
-            _ if set(self.use_beta_sigmas) => unsupported("use_beta_sigmas"),
-            _ if set(self.use_lu_lambdas) => unsupported("use_lu_lambdas"),
-            (true, true) => unsupported("use_exponential_sigmas beside use_karras_sigmas"),
-            (true, false) => Ok(Schedule::Karras),
-            (false, true) => Ok(Schedule::Exponential),
-            (false, false) => Ok(Schedule::Normal),
+        let unsupported =
+            |field, hint| Err(SchedulerError::Unsupported { field, value: "true".to_owned(), hint });
+        if self.use_lu_lambdas == Some(true) {
+            return unsupported("use_lu_lambdas", "choose a schedule for it");
         }
-    }
-
-    /// DDPM is DDIM with as much noise as its variance allows; all else has none unless a request wants it.
-    fn eta(&self, options: &SchedulerOptions) -> Result<f64> {
-        let is_ddpm = options.sampler.is_none() && self.class_name.as_deref() == Some(DDPM);
-        let eta = options.eta.unwrap_or(if is_ddpm { 1.0 } else { 0.0 });
-        if (0.0..=1.0).contains(&eta) {
-            return Ok(eta);
+        let flags = [
+            (self.use_karras_sigmas, "use_karras_sigmas", Schedule::Karras),
+            (self.use_exponential_sigmas, "use_exponential_sigmas", Schedule::Exponential),
+            (self.use_beta_sigmas, "use_beta_sigmas", Schedule::Beta),
+        ];
+        let mut set = flags.into_iter().filter(|(flag, _, _)| *flag == Some(true));
+        match (set.next(), set.next()) {
+            (None, _) => Ok(Schedule::Normal),
+            (Some((_, _, schedule)), None) => Ok(schedule),
+            (Some(_), Some((_, field, _))) => {
+                unsupported(field, "beside another schedule's flag; choose one")
+            }
         }
-        Err(SchedulerError::OutOfRange { field: "eta", value: eta.to_string(), limit: "0 to 1" })
     }
 
     fn check_levels(&self) -> Result<()> {
@@ -323,31 +326,21 @@ impl SchedulerConfig {
     }
 }
 
-const DDPM: &str = "DDPMScheduler";
-
-/// Classes that are implemented.
-const OWN: [(&str, Sampler); 5] = [
-    ("DDIMScheduler", Sampler::Ddim),
-    ("EulerDiscreteScheduler", Sampler::Euler),
-    ("EulerAncestralDiscreteScheduler", Sampler::EulerA),
-    ("DPMSolverMultistepScheduler", Sampler::Dpmpp2m),
-    ("UniPCMultistepScheduler", Sampler::UniPc),
-];
-
-/// Classes that are not, and what comes closest.
-const SUBSTITUTES: [(&str, Sampler); 11] = [
-    ("PNDMScheduler", Sampler::Ddim),
-    (DDPM, Sampler::Ddim),
-    ("DEISMultistepScheduler", Sampler::Dpmpp2m),
-    ("DPMSolverSinglestepScheduler", Sampler::Dpmpp2m),
-    ("DPMSolverSDEScheduler", Sampler::Dpmpp2m),
-    ("LMSDiscreteScheduler", Sampler::Euler),
-    ("HeunDiscreteScheduler", Sampler::Euler),
-    ("KDPM2DiscreteScheduler", Sampler::Euler),
-    ("KDPM2AncestralDiscreteScheduler", Sampler::EulerA),
-    ("LCMScheduler", Sampler::EulerA),
-    ("TCDScheduler", Sampler::Ddim),
-];
+/// How much fresh noise: as the request says, or as the reference's pipelines or functions do it unasked.
+fn eta(sampler: Sampler, wanted: Option<f64>) -> Result<f64> {
+    let default = match sampler {
+        Sampler::Dpmpp2sA | Sampler::Dpmpp3mSde => 1.0,
+        _ => 0.0,
+    };
+    match wanted {
+        None => Ok(default),
+        Some(_) if !sampler.takes_eta() => Err(SchedulerError::NoEta { sampler }),
+        Some(eta) if (0.0..=1.0).contains(&eta) => Ok(eta),
+        Some(eta) => {
+            Err(SchedulerError::OutOfRange { field: "eta", value: eta.to_string(), limit: "0 to 1" })
+        }
+    }
+}
 
 /// A name of the configuration, or what its absence means.
 pub(super) fn parsed<T: std::str::FromStr<Err = SchedulerError>>(
@@ -393,17 +386,6 @@ mod tests {
         .unwrap();
         assert_eq!(config.lambda_min_clipped, None);
         assert_eq!(config.class_name.as_deref(), Some("X -Infinity \"NaN"));
-    }
-
-    #[test]
-    fn own_classes_need_no_note_and_others_get_one() {
-        let of = |class: &str| SchedulerConfig { class_name: Some(class.to_owned()), ..Default::default() };
-        assert_eq!(of("UniPCMultistepScheduler").default_sampler().unwrap(), (Sampler::UniPc, None));
-        let (sampler, note) = of("PNDMScheduler").default_sampler().unwrap();
-        assert_eq!(sampler, Sampler::Ddim);
-        assert_eq!(note.unwrap(), "PNDMScheduler is not implemented yet: sampling with ddim instead");
-        let message = of("MyScheduler").default_sampler().unwrap_err().to_string();
-        assert!(message.contains("_class_name MyScheduler"), "{message}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use candle_core::Tensor;
 
-use super::ddim::thresholding;
+use super::defaults::DPM_MULTISTEP;
 use super::plan::{Levels, Plan};
 use super::prediction::{Thresholding, alpha_sigma, clean_sample, lambda, scaled};
 use super::{
@@ -18,7 +18,7 @@ const FEW_STEPS: usize = 15;
 
 /// diffusers' `DPMSolverMultistepScheduler` with `dpmsolver++` or `sde-dpmsolver++` (Lu et al. 2022).
 ///
-/// A request that names `dpmpp_2m` gets the deterministic solver of second order whatever the model's configuration
+/// A request that names `dpmpp_2m` or `dpmpp_2m_sde` gets the solver of second order whatever the model's configuration
 /// says; a model whose own class it is gets the algorithm and order that it asks for.
 pub(super) struct DpmMultistep {
     levels: Levels,
@@ -36,8 +36,10 @@ pub(super) struct DpmMultistep {
 
 impl DpmMultistep {
     pub(super) fn new(config: &SchedulerConfig, options: &SchedulerOptions, plan: &Plan) -> Result<Self> {
-        let own_class = config.class_name.as_deref() == Some("DPMSolverMultistepScheduler");
-        let own = own_class && options.sampler.is_none();
+        let own = config.class_name.as_deref() == Some(DPM_MULTISTEP) && options.sampler.is_none();
+        if own {
+            check_algorithm(config)?;
+        }
         if let Some(variance @ ("learned" | "learned_range")) = config.variance_type.as_deref() {
             return Err(SchedulerError::Unsupported {
                 field: "variance_type",
@@ -46,7 +48,8 @@ impl DpmMultistep {
             });
         }
         let order = if own { config.solver_order.unwrap_or(2) } else { 2 };
-        let stochastic = own && is_stochastic(config)?;
+        let stochastic = plan.sampler == Sampler::Dpmpp2mSde;
+        // The reference's third order for the SDE has a weight that does not vanish with the step.
         let (limit, in_words) = if stochastic { (2, "1 or 2 with sde-dpmsolver++") } else { (3, "1 to 3") };
         if !(1..=limit).contains(&order) {
             return Err(SchedulerError::OutOfRange {
@@ -59,7 +62,7 @@ impl DpmMultistep {
         Ok(Self {
             levels: plan.levels_multistep(),
             prediction: plan.prediction,
-            thresholding: thresholding(config),
+            thresholding: Thresholding::of(config),
             stochastic,
             heun: is_heun(config)?,
             order,
@@ -123,10 +126,10 @@ impl DpmMultistep {
     }
 }
 
-fn is_stochastic(config: &SchedulerConfig) -> Result<bool> {
+/// Whether the algorithm that the model's own class asks for is implemented.
+fn check_algorithm(config: &SchedulerConfig) -> Result<()> {
     match config.algorithm_type.as_deref() {
-        None | Some("dpmsolver++" | "deis") => Ok(false),
-        Some("sde-dpmsolver++") => Ok(true),
+        None | Some("dpmsolver++" | "deis" | "sde-dpmsolver++") => Ok(()),
         Some(other @ ("dpmsolver" | "sde-dpmsolver")) => Err(SchedulerError::Unsupported {
             field: "algorithm_type",
             value: other.to_owned(),
@@ -155,7 +158,7 @@ fn is_heun(config: &SchedulerConfig) -> Result<bool> {
 
 impl Scheduler for DpmMultistep {
     fn sampler(&self) -> Sampler {
-        Sampler::Dpmpp2m
+        if self.stochastic { Sampler::Dpmpp2mSde } else { Sampler::Dpmpp2m }
     }
 
     fn prediction(&self) -> PredictionType {

@@ -34,6 +34,12 @@ pub enum SchedulerError {
         /// What is supported.
         hint: &'static str,
     },
+    /// An eta for a sampler that has no use for it.
+    #[error("eta was given, but {sampler} takes none; ddim, tcd, dpmpp_2s_a and dpmpp_3m_sde do")]
+    NoEta {
+        /// Who takes none.
+        sampler: Sampler,
+    },
     /// A number out of its range.
     #[error("{field} is {value}, but must be {limit}")]
     OutOfRange {

@@ -2,7 +2,8 @@
 //!
 //! A [`SchedulerConfig`] is what a model's `scheduler_config.json` says. [`SchedulerConfig::start`] joins it with what
 //! a request chose and gives a [`Scheduler`], which holds the state of one generation and nothing of any other.
-//! Tables and trajectories are those of the diffusers class of the same name (0.42.1).
+//! Tables and trajectories are those of the diffusers class of the same name (0.42.1), of two samplers those of
+//! k-diffusion (0.1.1.post1). `docs/samplers.md` lists them.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -27,17 +28,31 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod alphas;
 mod betas;
 mod config;
+mod consistency;
 mod ddim;
+mod ddpm;
+mod defaults;
+mod deis;
+mod dpm2;
 mod dpm_multistep;
+mod dpmpp_3m_sde;
+mod dpmpp_single;
 mod error;
 mod euler;
+mod heun;
+mod lms;
 mod names;
 mod options;
 mod plan;
+mod pndm;
 mod prediction;
+mod sigma_space;
+mod spreads;
 mod tables;
+mod two_stage;
 mod unipc;
 
 use candle_core::Tensor;
@@ -64,11 +79,14 @@ pub trait Scheduler: Send {
     /// What the UNet's answer means.
     fn prediction(&self) -> PredictionType;
 
-    /// The training timestep that the UNet is given at each step, highest first. Fractions are possible.
+    /// The training timestep that the UNet is given each time it is asked, highest first. Fractions are possible.
+    ///
+    /// Some samplers ask more often than a request has steps: `pndm` once more, others twice in each step but the last
+    /// ([`Sampler::evaluations`]). What this trait calls a step is one such evaluation.
     fn timesteps(&self) -> &[f64];
 
-    /// The noise level before each step and after the last, one more than there are timesteps, as the ratio of noise
-    /// to signal. Always finite: a level without any signal (zero terminal SNR) counts as 4096.
+    /// The noise level of what the UNet sees at each step, and the level after the last, as the ratio of noise to
+    /// signal: one more than there are timesteps. Always finite: a level without any signal (zero terminal SNR) counts as 4096.
     fn sigmas(&self) -> &[f32];
 
     /// What standard normal noise is multiplied by to be the first sample.
@@ -99,9 +117,15 @@ pub trait Scheduler: Send {
         prediction::clean_sample(self.prediction(), model_output, input, level)
     }
 
-    /// The number of steps.
+    /// The number of evaluations of the UNet.
     fn steps(&self) -> usize {
         self.timesteps().len()
+    }
+
+    /// Where a run begins that leaves out so many of the steps that were asked for, as the reference's image-to-image
+    /// counts them.
+    fn step_after(&self, left_out: usize) -> usize {
+        left_out.saturating_mul(self.sampler().evaluations()).min(self.steps())
     }
 }
 

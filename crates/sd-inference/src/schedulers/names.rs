@@ -55,6 +55,56 @@ names! {
     Dpmpp2m = "dpmpp_2m",
     /// UniPC: predictor and corrector (Zhao et al. 2023).
     UniPc = "unipc",
+    /// Pseudo linear multistep, fourth order (Liu et al. 2022); SD 1.5's own.
+    Pndm = "pndm",
+    /// The ancestral chain of the training (Ho et al. 2020).
+    Ddpm = "ddpm",
+    /// Heun's second-order steps (Karras et al. 2022, algorithm 1).
+    Heun = "heun",
+    /// Midpoint steps in the logarithm of sigma (k-diffusion's DPM-Solver-2).
+    Dpm2 = "dpm2",
+    /// The same, ancestral.
+    Dpm2A = "dpm2_a",
+    /// Linear multistep, fourth order (k-diffusion).
+    Lms = "lms",
+    /// DPM-Solver++ multistep for the reverse SDE, second order.
+    Dpmpp2mSde = "dpmpp_2m_sde",
+    /// DPM-Solver++ for the reverse SDE, single step of second order (k-diffusion).
+    DpmppSde = "dpmpp_sde",
+    /// DPM-Solver++ single step of second order, ancestral (k-diffusion).
+    Dpmpp2sA = "dpmpp_2s_a",
+    /// DPM-Solver++ multistep for the reverse SDE, third order (k-diffusion).
+    Dpmpp3mSde = "dpmpp_3m_sde",
+    /// DEIS multistep (Zhang and Chen 2022).
+    Deis = "deis",
+    /// For latent consistency models (Luo et al. 2023).
+    Lcm = "lcm",
+    /// For trajectory consistency models (Zheng et al. 2024).
+    Tcd = "tcd",
+}
+
+impl Sampler {
+    /// How often it asks the UNet in each step but the last, where once is enough. `pndm` asks once more in all.
+    pub fn evaluations(self) -> usize {
+        match self {
+            Self::Heun | Self::Dpm2 | Self::Dpm2A | Self::DpmppSde | Self::Dpmpp2sA => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether it draws fresh noise between steps (`ddim` and `tcd` only with an eta above 0).
+    pub fn draws_noise(self) -> bool {
+        match self {
+            Self::EulerA | Self::Ddpm | Self::Dpm2A | Self::Lcm => true,
+            Self::Dpmpp2mSde | Self::DpmppSde | Self::Dpmpp2sA | Self::Dpmpp3mSde => true,
+            _ => self.takes_eta(),
+        }
+    }
+
+    /// Whether `eta` means something to it.
+    pub fn takes_eta(self) -> bool {
+        matches!(self, Self::Ddim | Self::Tcd | Self::Dpmpp2sA | Self::Dpmpp3mSde)
+    }
 }
 
 names! {
@@ -66,6 +116,17 @@ names! {
     Karras = "karras",
     /// Evenly spread in the logarithm of sigma.
     Exponential = "exponential",
+    /// Quantiles of a beta distribution with both parameters 0.6, denser at both ends (Lee et al. 2024).
+    Beta = "beta",
+    /// The levels of evenly spread timesteps, both ends of the training's included, the last left to the end of the run;
+    /// between two timesteps by logarithms (Stability's generative-models, ComfyUI).
+    SgmUniform = "sgm_uniform",
+    /// Every so many-th level of the training, from the highest (ComfyUI).
+    Simple = "simple",
+    /// Every so many-th level of the training, from the second lowest up (the original DDIM, ComfyUI).
+    DdimUniform = "ddim_uniform",
+    /// The published levels for ten steps, other numbers by log-linear interpolation (Sabour et al. 2024, table 3).
+    AlignYourSteps = "align_your_steps",
 }
 
 names! {
@@ -129,7 +190,8 @@ mod tests {
         let message = "dpm".parse::<Sampler>().unwrap_err().to_string();
         assert_eq!(
             message,
-            "sampler \"dpm\" is unknown; choose one of euler, euler_a, ddim, dpmpp_2m, unipc"
+            "sampler \"dpm\" is unknown; choose one of euler, euler_a, ddim, dpmpp_2m, unipc, pndm, ddpm, heun, \
+             dpm2, dpm2_a, lms, dpmpp_2m_sde, dpmpp_sde, dpmpp_2s_a, dpmpp_3m_sde, deis, lcm, tcd"
         );
     }
 }

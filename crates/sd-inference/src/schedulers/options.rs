@@ -11,7 +11,8 @@ pub struct SchedulerOptions {
     pub schedule: Option<Schedule>,
     /// The layout over training timesteps.
     pub spacing: Option<TimestepSpacing>,
-    /// How much fresh noise `ddim` mixes in: 0 none, 1 as much as DDPM. Other samplers take no notice.
+    /// How much fresh noise is mixed in: 0 none, 1 as much as the reverse SDE has. Only for the samplers that
+    /// [take it](Sampler::takes_eta): `ddim` and `tcd` (0 by default), `dpmpp_2s_a` and `dpmpp_3m_sde` (1).
     pub eta: Option<f64>,
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{PredictionType, Result};
+use super::{PredictionType, Result, SchedulerConfig};
 
 /// `tensor * factor`, with the factor rounded to f32 as a torch scalar is.
 pub(super) fn scaled(tensor: &Tensor, factor: f32) -> Result<Tensor> {
@@ -41,6 +41,65 @@ pub(super) fn clean_sample(
     }
 }
 
+/// The clean sample, where `sample` is an unscaled signal with noise of deviation `sigma`.
+pub(super) fn clean_unscaled(
+    prediction: PredictionType,
+    model_output: &Tensor,
+    sample: &Tensor,
+    sigma: f32,
+) -> Result<Tensor> {
+    match prediction {
+        PredictionType::Epsilon => Ok((sample - scaled(model_output, sigma)?)?),
+        PredictionType::Sample => Ok(model_output.clone()),
+        PredictionType::VPrediction => {
+            let square = sigma * sigma + 1.0;
+            Ok((scaled(model_output, -sigma / square.sqrt())? + divided(sample, square)?)?)
+        }
+    }
+}
+
+/// The noise, where `sample` is variance preserving.
+pub(super) fn epsilon(
+    prediction: PredictionType,
+    model_output: &Tensor,
+    sample: &Tensor,
+    (alpha, sigma): (f32, f32),
+) -> Result<Tensor> {
+    match prediction {
+        PredictionType::Epsilon => Ok(model_output.clone()),
+        PredictionType::Sample => divided(&(sample - scaled(model_output, alpha)?)?, sigma),
+        PredictionType::VPrediction => Ok((scaled(model_output, alpha)? + scaled(sample, sigma)?)?),
+    }
+}
+
+/// What happens to the clean sample before it is used.
+pub(super) enum Clip {
+    Never,
+    At(f64),
+    Dynamic(Thresholding),
+}
+
+impl Clip {
+    /// As the configuration says; `default` is whether it is clipped where that says nothing.
+    pub(super) fn new(config: &SchedulerConfig, default: bool) -> Self {
+        if let Some(thresholding) = Thresholding::of(config) {
+            Self::Dynamic(thresholding)
+        } else if config.clip_sample.unwrap_or(default) {
+            Self::At(config.clip_sample_range.unwrap_or(1.0))
+        } else {
+            Self::Never
+        }
+    }
+
+    pub(super) fn apply(&self, clean: Tensor) -> Result<Tensor> {
+        match self {
+            Self::Never => Ok(clean),
+            Self::At(range) => Ok(clean.clamp(-*range, *range)?),
+            Self::Dynamic(thresholding) => thresholding.apply(&clean),
+        }
+    }
+}
+
 /// Dynamic thresholding (Saharia et al. 2022): each image is clipped at a high quantile of its magnitudes and scaled
 /// back to [-1, 1]. For pixel-space models; a latent must not be treated so.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,6 +109,14 @@ pub(super) struct Thresholding {
 }
 
 impl Thresholding {
+    /// If the configuration wants it.
+    pub(super) fn of(config: &SchedulerConfig) -> Option<Self> {
+        config.thresholding.unwrap_or(false).then(|| Self {
+            ratio: config.dynamic_thresholding_ratio.unwrap_or(0.995).clamp(0.0, 1.0),
+            max: config.sample_max_value.unwrap_or(1.0),
+        })
+    }
+
     pub(super) fn apply(&self, sample: &Tensor) -> Result<Tensor> {
         let flat = sample.flatten_from(1)?;
         let rows = flat.abs()?.to_vec2::<f32>()?;

@@ -50,7 +50,7 @@ fn trailing(train: usize, steps: usize) -> Vec<f64> {
 }
 
 /// `np.linspace` with both ends.
-fn linspace(start: f64, stop: f64, count: usize) -> Vec<f64> {
+pub(super) fn linspace(start: f64, stop: f64, count: usize) -> Vec<f64> {
     let step = (stop - start) / count.saturating_sub(1).max(1) as f64;
     let value = |i: usize| if i > 0 && i + 1 == count { stop } else { i as f64 * step + start };
     (0..count).map(value).collect()
@@ -66,15 +66,20 @@ pub(super) fn sigma_of(alpha: f32) -> f32 {
     ((1.0 - alpha) / alpha).sqrt()
 }
 
-/// `np.interp` over whole timesteps: the noise level at any timestep, the end levels outside.
-pub(super) fn sigma_at(timestep: f64, sigmas: &[f32]) -> f64 {
-    let last = sigmas.len() - 1;
+/// `np.interp` over whole timesteps: the value at any timestep, the end values outside.
+pub(super) fn value_at(timestep: f64, values: &[f32]) -> f64 {
+    let last = values.len() - 1;
     let below = (timestep.max(0.0) as usize).min(last);
-    let low = f64::from(sigmas[below]);
+    let low = f64::from(values[below]);
     if below == last || timestep <= 0.0 {
         return low;
     }
-    (f64::from(sigmas[below + 1]) - low) * (timestep - below as f64) + low
+    (f64::from(values[below + 1]) - low) * (timestep - below as f64) + low
+}
+
+/// The noise level at any timestep, by interpolation of logarithms; the end levels outside.
+pub(super) fn log_value_at(timestep: f64, log_sigmas: &[f32]) -> f64 {
+    value_at(timestep, log_sigmas).exp()
 }
 
 /// The timestep of a noise level, by interpolation of logarithms (`_sigma_to_t`).
@@ -133,7 +138,7 @@ mod tests {
         let sigmas: Vec<f32> = (1..=100).map(|i| i as f32 * 0.1).collect();
         let logs: Vec<f32> = sigmas.iter().map(|s| s.ln()).collect();
         for t in [0.0, 17.0, 98.0, 99.0] {
-            assert!((timestep_of(sigma_at(t, &sigmas), &logs) - t).abs() < 1e-4);
+            assert!((timestep_of(value_at(t, &sigmas), &logs) - t).abs() < 1e-4);
         }
         assert_eq!(timestep_of(1e9, &logs), 99.0);
         assert_eq!(timestep_of(0.0, &logs), 0.0);

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use candle_core::Tensor;
 
-use super::ddim::thresholding;
 use super::plan::{Levels, Plan};
 use super::prediction::{Thresholding, alpha_sigma, clean_sample, divided, lambda, scaled};
 use super::{Position, PredictionType, Result, Sampler, Scheduler, SchedulerConfig, SchedulerError};
@@ -55,7 +54,7 @@ impl UniPc {
         Ok(Self {
             levels: plan.levels_multistep(),
             prediction: plan.prediction,
-            thresholding: thresholding(config),
+            thresholding: Thresholding::of(config),
             basis: basis(config)?,
             order,
             lower_order_final: config.lower_order_final.unwrap_or(true),

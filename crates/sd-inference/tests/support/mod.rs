@@ -21,7 +21,8 @@ pub fn pipeline(family: &str, folder: &str) -> Pipeline {
     Pipeline::load(&source, &LoadOptions::default()).unwrap()
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a folder and all that is in it.
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -67,7 +68,7 @@ pub fn request(run: &Value) -> GenerationRequest {
         sampler: name("sampler").map(|sampler| sampler.parse().unwrap()),
         schedule: name("schedule").map(|schedule| schedule.parse().unwrap()),
         timestep_spacing: name("timestep_spacing").map(|spacing| spacing.parse().unwrap()),
-        eta: run["eta"].as_f64(),
+        eta: run["eta"].as_f64().filter(|eta| *eta > 0.0),
         num_images: size("num_images").unwrap(),
         ..GenerationRequest::new(name("prompt").unwrap())
     }
