@@ -23,6 +23,7 @@ import runs
 import schedulers
 import seamless
 import single_files
+import solver_runs
 import solvers
 import transforms
 from common import deterministic
@@ -41,6 +42,7 @@ def build_family(name, output):
     inpaints.build(name, folder)
     seamless.build(name, folder)
     hires.build(name, folder)
+    solver_runs.build(name, folder)
 
 
 def main():

@@ -118,6 +118,7 @@ fn predict_together(model: &Parts, together: &[&Rows]) -> Result<Vec<Tensor>> {
                 time_ids: added.iter().flat_map(|added| added.time_ids.iter().copied()).collect(),
             }),
         },
+        guidance_scales: together.iter().flat_map(|rows| rows.guidance_scales.iter().copied()).collect(),
         seamless: together.first().map(|rows| rows.seamless).unwrap_or_default(),
     };
     let output = all.predict(model)?;

@@ -11,6 +11,7 @@ use sd_models::nn::{Seamless, Workspace};
 use sd_models::unet::{AddedCondition, UnetInputs};
 use sd_models::vae::{Canvas, Tiles};
 
+use crate::guidance::Guidance;
 use crate::init::{Begun, Place};
 use crate::pipeline::{Parts, TextConditioning, Work};
 use crate::preview::PreviewMethod;
@@ -35,7 +36,7 @@ pub struct Generation {
     seen: Option<Tensor>,
     paste: Option<Paste>,
     condition: Condition,
-    guidance_scale: f64,
+    guidance: Guidance,
     /// The sampler's step that comes first: image-to-image leaves the earlier ones out.
     first: usize,
     /// The sampler's step that comes next.
@@ -74,6 +75,8 @@ pub(crate) struct Rows {
     /// `(rows, tokens, width)`.
     pub(crate) states: Tensor,
     pub(crate) added: Option<AddedCondition>,
+    /// The guidance scale of each row, for models that take it as a condition; else empty.
+    pub(crate) guidance_scales: Vec<f64>,
     pub(crate) seamless: Seamless,
 }
 
@@ -121,10 +124,7 @@ impl Generation {
         let width = checked_size("width", request.width.unwrap_or(info.default_width), info.size_multiple)?;
         let height =
             checked_size("height", request.height.unwrap_or(info.default_height), info.size_multiple)?;
-        let guidance_scale = request.guidance_scale.unwrap_or(info.default_guidance_scale);
-        if !guidance_scale.is_finite() {
-            return Err(invalid("guidance_scale", guidance_scale, "a finite number"));
-        }
+        let guidance = Guidance::new(request, info)?;
         if request.num_images == 0 {
             return Err(invalid("num_images", 0, "at least 1"));
         }
@@ -145,7 +145,7 @@ impl Generation {
             let limit = "a picture with a mask: the model was made for inpainting";
             return Err(invalid("init", "without a mask", limit));
         }
-        let guided = guidance_scale > 1.0;
+        let guided = guidance.is_wanted();
         let batch = request.num_images.saturating_mul(if guided { 2 } else { 1 });
         let work = Work { width, height, batch };
         let plan = parts.budget.check_work(parts.unet.config(), parts.vae.config(), work)?;
@@ -229,7 +229,7 @@ impl Generation {
             seen,
             paste,
             condition,
-            guidance_scale,
+            guidance,
             first,
             next: first,
             taken: 0,
@@ -271,27 +271,37 @@ impl Generation {
         if let Some(seen) = &self.seen {
             input = Tensor::cat(&[&input, seen], 1)?;
         }
-        let Condition { states, added, guided } = &self.condition;
-        if *guided {
-            input = Tensor::cat(&[&input, &input], 0)?;
-        }
-        let timesteps = vec![self.scheduler.timesteps()[self.next]; input.dim(0)?];
-        let (states, added) = (states.clone(), added.clone());
-        Ok(Some(vec![Rows { input, timesteps, states, added, seamless: self.canvas.seamless }]))
+        let (states, added) = match self.guidance_counts() {
+            true => {
+                input = Tensor::cat(&[&input, &input], 0)?;
+                (self.condition.states.clone(), self.condition.added.clone())
+            }
+            false => self.condition.positive(input.dim(0)?)?,
+        };
+        let rows = input.dim(0)?;
+        let timesteps = vec![self.scheduler.timesteps()[self.next]; rows];
+        let guidance_scales =
+            if self.guidance.distilled { vec![self.guidance.scale; rows] } else { Vec::new() };
+        let seamless = self.canvas.seamless;
+        Ok(Some(vec![Rows { input, timesteps, states, added, guidance_scales, seamless }]))
+    }
+
+    /// Whether the next step is asked with and without the prompt.
+    fn guidance_counts(&self) -> bool {
+        self.guidance.counts_at(self.next - self.first, self.scheduler.steps() - self.first)
     }
 
     /// Takes the step that [asked](Self::ask) for these answers.
     pub(crate) fn advance(&mut self, answers: Vec<Tensor>, start: Instant) -> Result<Step> {
         let (total, timestep) = (self.total_steps(), self.scheduler.timesteps()[self.next]);
-        let guided = |answer: &Tensor| match self.condition.guided {
+        let guided = |answer: &Tensor| match self.guidance_counts() {
             true => {
                 let halves = answer.chunk(2, 0)?;
-                let direction = (&halves[1] - &halves[0])?;
-                &halves[0] + (direction * self.guidance_scale)?
+                self.guidance.combine(&halves[0], &halves[1])
             }
             false => Ok(answer.clone()),
         };
-        let predictions = answers.iter().map(guided).collect::<candle_core::Result<Vec<_>>>()?;
+        let predictions = answers.iter().map(guided).collect::<Result<Vec<_>>>()?;
         let prediction = Tensor::cat(&predictions, 0)?;
         let latents = self.scheduler.step(&prediction, self.next, &self.latents, &mut self.noise)?;
         self.last = Some((self.next, std::mem::replace(&mut self.latents, latents), prediction));
@@ -414,7 +424,11 @@ impl Generation {
 impl Rows {
     /// The UNet's answer.
     pub(crate) fn predict(&self, parts: &Parts) -> Result<Tensor> {
-        let inputs = UnetInputs { added: self.added.as_ref(), seamless: self.seamless };
+        let inputs = UnetInputs {
+            added: self.added.as_ref(),
+            guidance_scales: &self.guidance_scales,
+            seamless: self.seamless,
+        };
         Ok(parts.unet.forward_with(&self.input, &self.timesteps, &self.states, inputs)?)
     }
 }
@@ -448,6 +462,19 @@ impl Condition {
         let mut condition = Self { states, added, guided: negative.is_some() };
         condition.resize(width, height);
         Ok(condition)
+    }
+
+    /// The half with the prompt.
+    fn positive(&self, images: usize) -> Result<(Tensor, Option<AddedCondition>)> {
+        if !self.guided {
+            return Ok((self.states.clone(), self.added.clone()));
+        }
+        let half = |tensor: &Tensor| tensor.narrow(0, images, images)?.contiguous();
+        let added = self.added.as_ref().map(|added| -> Result<_> {
+            let text_embeds = half(&added.text_embeds)?;
+            Ok(AddedCondition { time_ids: added.time_ids[images..].to_vec(), text_embeds })
+        });
+        Ok((half(&self.states)?, added.transpose()?))
     }
 
     /// Tells the size of the picture, to models that want to know it.

@@ -25,6 +25,7 @@
 mod batch;
 mod error;
 mod generation;
+mod guidance;
 mod init;
 pub mod machine;
 mod pipeline;
@@ -38,6 +39,7 @@ pub use batch::advance;
 pub use candle_core::{DType, Device};
 pub use error::{Error, Result};
 pub use generation::{Finished, Generation, Hires, Step, Timings, Upscaler};
+pub use guidance::GuidanceInterval;
 pub use init::InitImage;
 pub use pipeline::{
     LoadOptions, MemoryEstimate, MemoryLimit, ModelDefaults, ModelSource, Pipeline, PipelineInfo,

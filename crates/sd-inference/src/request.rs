@@ -4,7 +4,7 @@ use sd_models::nn::Seamless;
 
 use crate::rng::NoiseKind;
 use crate::schedulers::{Sampler, Schedule, TimestepSpacing};
-use crate::{Hires, InitImage};
+use crate::{GuidanceInterval, Hires, InitImage};
 
 /// A request for images of a text, from noise or from a picture. Whatever is `None` is the model's own choice.
 ///
@@ -28,6 +28,11 @@ pub struct GenerationRequest {
     pub steps: Option<usize>,
     /// How strongly the prompt pulls (Ho and Salimans, 2022); 1 and less turn guidance off.
     pub guidance_scale: Option<f64>,
+    /// How far the guided answer is brought back to the spread of the unguided one, 0 to 1: against overexposure, most
+    /// of all with zero-terminal-SNR models (Lin and others, 2024, section 3.4).
+    pub guidance_rescale: f64,
+    /// The part of each pass in which guidance counts; `None`: all of it.
+    pub guidance_interval: Option<GuidanceInterval>,
     /// The seed of the first image; image `k` is the one that `seed + k` gives alone.
     pub seed: u64,
     /// The update rule.
@@ -36,7 +41,7 @@ pub struct GenerationRequest {
     pub schedule: Option<Schedule>,
     /// The layout over training timesteps.
     pub timestep_spacing: Option<TimestepSpacing>,
-    /// How much fresh noise `ddim` mixes in.
+    /// How much fresh noise is mixed in, for the samplers that [take it](Sampler::takes_eta).
     pub eta: Option<f64>,
     /// How many images.
     pub num_images: usize,
@@ -62,6 +67,8 @@ impl GenerationRequest {
             height: None,
             steps: None,
             guidance_scale: None,
+            guidance_rescale: 0.0,
+            guidance_interval: None,
             seed: 0,
             sampler: None,
             schedule: None,

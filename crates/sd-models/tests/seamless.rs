@@ -81,7 +81,7 @@ fn the_unet_does_not_know_where_a_picture_begins() {
         let unet = Unet2DConditionModel::load(&weights(&files, "unet"), config, "unet").unwrap();
         let text = noise((1, 1, 7, width)).squeeze(0).unwrap();
         check(family, &noise((1, channels, 8, 16)), (4, 8), (1, 1), |input, seamless| {
-            let inputs = UnetInputs { added: added.as_ref(), seamless };
+            let inputs = UnetInputs { added: added.as_ref(), seamless, ..UnetInputs::default() };
             unet.forward_with(input, &[500.0], &text, inputs).unwrap()
         });
     }

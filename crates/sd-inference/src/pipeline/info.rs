@@ -29,6 +29,9 @@ pub struct PipelineInfo {
     pub family: &'static str,
     /// Whether the model was made for inpainting and does nothing else.
     pub inpainting: bool,
+    /// Whether the UNet takes the guidance scale as a condition (models distilled with guidance, as LCM): it is asked once
+    /// in each step then, and a negative prompt, rescaling and an interval have no effect.
+    pub guidance_embedding: bool,
     /// The device, as `cpu`, `cuda:0` or `metal`.
     pub device: String,
     /// The number format of the weights, as `f32`, `bf16` or `f16`.

@@ -168,14 +168,16 @@ impl Described {
         }
         let index: ModelIndex = opened.json("model_index.json")?;
         let family = match index.class_name.as_str() {
-            "StableDiffusionPipeline" | "StableDiffusionInpaintPipeline" => "stable-diffusion",
+            "StableDiffusionPipeline"
+            | "StableDiffusionInpaintPipeline"
+            | "LatentConsistencyModelPipeline" => "stable-diffusion",
             "StableDiffusionXLPipeline" | "StableDiffusionXLInpaintPipeline" => "stable-diffusion-xl",
             other => {
                 return Err(Error::UnsupportedModel {
                     model: opened.describe("model_index.json"),
                     reason: format!(
-                        "the pipeline class is `{other}`; StableDiffusionPipeline, StableDiffusionXLPipeline and \
-                         their inpainting forms can be run"
+                        "the pipeline class is `{other}`; StableDiffusionPipeline, StableDiffusionXLPipeline, \
+                         their inpainting forms and LatentConsistencyModelPipeline can be run"
                     ),
                 });
             }
@@ -269,17 +271,21 @@ fn info(
 ) -> Result<PipelineInfo> {
     let (default_width, default_height) = described.default_size();
     let (default_sampler, note) = scheduler.default_sampler()?;
+    let guidance_embedding = described.unet.time_cond_proj_dim.is_some();
+    // The defaults of the reference's pipeline for such models.
+    let (steps, guidance_scale) = if guidance_embedding { (4, 8.5) } else { (20, 7.5) };
     Ok(PipelineInfo {
         family: described.family,
         inpainting: described.unet.in_channels != described.vae.latent_channels,
+        guidance_embedding,
         device: device_name(&options.device),
         dtype: dtype_name(options.dtype),
         size_multiple: described.vae.scale_factor().max(MIN_SIZE_MULTIPLE),
         max_clip_skip: text.max_clip_skip(),
         default_width,
         default_height,
-        default_steps: described.defaults.default_steps.unwrap_or(20),
-        default_guidance_scale: described.defaults.default_guidance_scale.unwrap_or(7.5),
+        default_steps: described.defaults.default_steps.unwrap_or(steps),
+        default_guidance_scale: described.defaults.default_guidance_scale.unwrap_or(guidance_scale),
         default_schedule: scheduler.default_schedule(default_sampler)?,
         default_sampler,
         latent_rgb: described

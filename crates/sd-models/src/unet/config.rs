@@ -75,6 +75,8 @@ pub struct UnetConfig {
     pub num_attention_heads: Option<PerBlock<usize>>,
     /// Linear layers instead of 1x1 convolutions around the transformer blocks.
     pub use_linear_projection: bool,
+    /// Width of the embedding of the guidance scale, in models that were distilled with guidance (LCM); null otherwise.
+    pub time_cond_proj_dim: Option<usize>,
     /// `text_time` for SDXL's pooled text and sizes; null otherwise.
     pub addition_embed_type: Option<String>,
     /// Width of the embedding of each size.
@@ -117,6 +119,7 @@ impl Default for UnetConfig {
             attention_head_dim: PerBlock::One(8),
             num_attention_heads: None,
             use_linear_projection: false,
+            time_cond_proj_dim: None,
             addition_embed_type: None,
             addition_time_embed_dim: None,
             projection_class_embeddings_input_dim: None,
@@ -187,6 +190,10 @@ impl UnetConfig {
                 "a width, which `text_time` needs",
             );
         }
+        // Four, because two frequencies are the fewest that have a spacing.
+        if let Some(odd) = self.time_cond_proj_dim.filter(|dim| !(4..=65_536).contains(dim)) {
+            return refuse("time_cond_proj_dim", odd.to_string(), "4 to 65536, or null");
+        }
         for (field, per_block) in [
             ("layers_per_block", &self.layers_per_block),
             ("cross_attention_dim", &self.cross_attention_dim),
@@ -218,7 +225,6 @@ impl UnetConfig {
             "class_embed_type",
             "encoder_hid_dim",
             "encoder_hid_dim_type",
-            "time_cond_proj_dim",
             "time_embedding_dim",
             "mid_block_only_cross_attention",
             "resnet_skip_time_act",

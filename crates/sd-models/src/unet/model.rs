@@ -37,6 +37,9 @@ pub struct AddedCondition {
 pub struct UnetInputs<'a> {
     /// Needed by models with `text_time` embeddings.
     pub added: Option<&'a AddedCondition>,
+    /// The guidance scale for each sample, or none: a condition of models that were distilled with guidance
+    /// ([`UnetConfig::time_cond_proj_dim`]). Others take no notice.
+    pub guidance_scales: &'a [f64],
     /// Which edges of the picture meet.
     pub seamless: Seamless,
 }
@@ -58,10 +61,15 @@ impl Unet2DConditionModel {
                 first,
                 ConvConfig::SAME_3X3,
             )?,
-            time_embedding: TimestepEmbedding::load(&weights.child("time_embedding"), first, time_dim)?,
+            time_embedding: TimestepEmbedding::load(
+                &weights.child("time_embedding"),
+                first,
+                time_dim,
+                config.time_cond_proj_dim,
+            )?,
             add_embedding: match config.projection_class_embeddings_input_dim {
                 Some(width) if config.addition_embed_type.is_some() => {
-                    Some(TimestepEmbedding::load(&weights.child("add_embedding"), width, time_dim)?)
+                    Some(TimestepEmbedding::load(&weights.child("add_embedding"), width, time_dim, None)?)
                 }
                 _ => None,
             },
@@ -125,7 +133,7 @@ impl Unet2DConditionModel {
         inputs: UnetInputs<'_>,
     ) -> Result<Tensor> {
         let dtype = sample.dtype();
-        let time = self.embed_time(timesteps, inputs.added, text)?;
+        let time = self.embed_time(timesteps, inputs, text)?;
         let activated = Sequence::from_vectors(&Activation::Silu.apply(&time)?)?;
         let states = Sequence::from_tensor(text)?;
         let condition = Condition { time: &activated, text: &states };
@@ -147,17 +155,26 @@ impl Unet2DConditionModel {
     }
 
     /// The embedding of timesteps and added conditions, `(batch, time_dim)` in the dtype of `text`.
-    fn embed_time(&self, timesteps: &[f64], added: Option<&AddedCondition>, text: &Tensor) -> Result<Tensor> {
+    fn embed_time(&self, timesteps: &[f64], inputs: UnetInputs<'_>, text: &Tensor) -> Result<Tensor> {
         let config = &self.config;
         let embed = |values: &[f64], dim: usize| {
             sinusoidal_embedding(values, dim, config.flip_sin_to_cos, config.freq_shift, text.device())
         };
         let steps = embed(timesteps, config.block_out_channels[0])?.to_dtype(text.dtype())?;
-        let time = self.time_embedding.forward(&steps)?;
+        let guidance = match config.time_cond_proj_dim {
+            // The reference's `get_guidance_scale_embedding`: sines first, whatever the timesteps have.
+            Some(dim) if !inputs.guidance_scales.is_empty() => {
+                let scales: Vec<f64> =
+                    inputs.guidance_scales.iter().map(|scale| (scale - 1.0) * 1000.0).collect();
+                Some(sinusoidal_embedding(&scales, dim, false, 1.0, text.device())?.to_dtype(text.dtype())?)
+            }
+            _ => None,
+        };
+        let time = self.time_embedding.forward(&steps, guidance.as_ref())?;
         let (Some(add_embedding), Some(dim)) = (&self.add_embedding, config.addition_time_embed_dim) else {
             return Ok(time);
         };
-        let Some(added) = added else {
+        let Some(added) = inputs.added else {
             return Err(Error::UnsupportedConfig {
                 file: "unet/config.json".into(),
                 field: "addition_embed_type".into(),
@@ -168,29 +185,45 @@ impl Unet2DConditionModel {
         let ids: Vec<f64> = added.time_ids.iter().flatten().copied().collect();
         let sizes = embed(&ids, dim)?.reshape((added.time_ids.len(), 6 * dim))?.to_dtype(text.dtype())?;
         let joined = Tensor::cat(&[&added.text_embeds.to_dtype(text.dtype())?, &sizes], D::Minus1)?;
-        Ok((time + add_embedding.forward(&joined)?)?)
+        Ok((time + add_embedding.forward(&joined, None)?)?)
     }
 }
 
 /// Two linear layers with a SiLU between them; reference `diffusers.models.embeddings.TimestepEmbedding`.
 #[derive(Debug)]
 struct TimestepEmbedding {
+    cond_proj: Option<Linear>,
     linear_1: Linear,
     linear_2: Linear,
 }
 
 impl TimestepEmbedding {
-    fn load(weights: &Weights, in_features: usize, out_features: usize) -> Result<Self> {
+    /// `condition`: the width of what is added to the input, if anything is.
+    fn load(
+        weights: &Weights,
+        in_features: usize,
+        out_features: usize,
+        condition: Option<usize>,
+    ) -> Result<Self> {
         // Every value of the network depends on these few: on the CPU they stay f32 whatever the others are.
         let weights = weights.with_dtype(weights.activation_dtype());
+        let cond_proj =
+            condition.map(|width| Linear::load_without_bias(&weights.child("cond_proj"), width, in_features));
         Ok(Self {
+            cond_proj: cond_proj.transpose()?,
             linear_1: Linear::load(&weights.child("linear_1"), in_features, out_features)?,
             linear_2: Linear::load(&weights.child("linear_2"), out_features, out_features)?,
         })
     }
 
-    fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        let inner = self.linear_1.forward_activated(&Sequence::from_vectors(input)?, Activation::Silu)?;
+    fn forward(&self, input: &Tensor, condition: Option<&Tensor>) -> Result<Tensor> {
+        let input = match (&self.cond_proj, condition) {
+            (Some(projection), Some(condition)) => {
+                (input + projection.forward(&Sequence::from_vectors(condition)?)?.to_vectors()?)?
+            }
+            _ => input.clone(),
+        };
+        let inner = self.linear_1.forward_activated(&Sequence::from_vectors(&input)?, Activation::Silu)?;
         self.linear_2.forward(&inner)?.to_vectors()
     }
 }
