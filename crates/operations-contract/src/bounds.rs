@@ -13,6 +13,12 @@ pub const SIDE: RangeInclusive<u64> = 16..=4096;
 pub const STEPS: RangeInclusive<u64> = 1..=150;
 /// `guidance_scale`.
 pub const GUIDANCE_SCALE: RangeInclusive<f64> = 0.0..=30.0;
+/// `guidance_rescale`.
+pub const GUIDANCE_RESCALE: RangeInclusive<f64> = 0.0..=1.0;
+/// `guidance_interval.start` and `guidance_interval.end`, as parts of the run.
+pub const GUIDANCE_SPAN: RangeInclusive<f64> = 0.0..=1.0;
+/// `eta`.
+pub const ETA: RangeInclusive<f64> = 0.0..=1.0;
 /// `strength` of a transform or an inpaint.
 pub const STRENGTH: RangeInclusive<f64> = 0.0..=1.0;
 /// `num_images`.

@@ -54,5 +54,6 @@ pub use names::{
 };
 pub use operation::{Operation, ParsedOperation};
 pub use request::{
-    Common, Control, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora, Output, Preview, Tiling,
+    Common, Control, GuidanceInterval, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora, Output,
+    Preview, Tiling,
 };

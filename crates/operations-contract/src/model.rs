@@ -27,6 +27,12 @@ pub enum Feature {
     MaskBlur,
     /// `padding_mask_crop`
     PaddingMaskCrop,
+    /// `guidance_rescale`
+    GuidanceRescale,
+    /// `guidance_interval`
+    GuidanceInterval,
+    /// `eta`, with the samplers that take it
+    Eta,
 }
 
 /// A model and its limits, as `GET /v1/models` tells them.

@@ -125,6 +125,13 @@ names! {
     }
 }
 
+impl Sampler {
+    /// Whether `eta` means something to it.
+    pub const fn takes_eta(self) -> bool {
+        matches!(self, Self::Ddim | Self::Tcd | Self::Dpmpp2sA | Self::Dpmpp3mSde)
+    }
+}
+
 names! {
     /// How the noise levels are spread over the steps.
     Schedule, "schedule" {

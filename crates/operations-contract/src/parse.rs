@@ -4,7 +4,8 @@ use crate::bounds;
 use crate::fields::Fields;
 use crate::image_data::ImageData;
 use crate::request::{
-    Common, Control, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora, Output, Preview, Tiling,
+    Common, Control, GuidanceInterval, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora, Output,
+    Preview, Tiling,
 };
 
 pub(crate) fn generation(fields: &mut Fields<'_>) -> ImageGeneration {
@@ -42,9 +43,12 @@ fn common(fields: &mut Fields<'_>) -> Common {
         height: fields.u32("height", bounds::SIDE),
         steps: fields.u32("steps", bounds::STEPS),
         guidance_scale: fields.number("guidance_scale"),
+        guidance_rescale: fields.number("guidance_rescale"),
+        guidance_interval: fields.object("guidance_interval", guidance_interval),
         seed: fields.u64("seed", 0..=u64::MAX),
         sampler: fields.name("sampler"),
         schedule: fields.name("schedule"),
+        eta: fields.number("eta"),
         num_images: fields.u32("num_images", bounds::NUM_IMAGES).unwrap_or(default.num_images),
         clip_skip: fields.u32("clip_skip", bounds::CLIP_SKIP).unwrap_or(default.clip_skip),
         prompt_weighting: fields.flag("prompt_weighting"),
@@ -86,6 +90,13 @@ fn required_text(fields: &mut Fields<'_>, name: &'static str) -> String {
         fields.missing(name);
     }
     fields.text(name).unwrap_or_default()
+}
+
+fn guidance_interval(fields: &mut Fields<'_>) -> GuidanceInterval {
+    GuidanceInterval {
+        start: fields.number("start").unwrap_or(0.0),
+        end: fields.number("end").unwrap_or(1.0),
+    }
 }
 
 fn lora(fields: &mut Fields<'_>) -> Lora {

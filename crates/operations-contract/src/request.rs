@@ -27,6 +27,12 @@ pub struct Common {
     /// Classifier-free guidance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance_scale: Option<f64>,
+    /// How far the guided answer is brought back to the spread of the unguided one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance_rescale: Option<f64>,
+    /// The part of the run in which guidance counts; absent: all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance_interval: Option<GuidanceInterval>,
     /// Seed of the first image; image k has `seed + k`. Absent: drawn, and reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -36,6 +42,9 @@ pub struct Common {
     /// How noise levels are spread.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// How much fresh noise the solver mixes in, for those that take it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta: Option<f64>,
     /// How many images.
     pub num_images: u32,
     /// How many of the text encoder's last layers are left out.
@@ -85,9 +94,12 @@ impl Default for Common {
             height: None,
             steps: None,
             guidance_scale: None,
+            guidance_rescale: None,
+            guidance_interval: None,
             seed: None,
             sampler: None,
             schedule: None,
+            eta: None,
             num_images: 1,
             clip_skip: 0,
             prompt_weighting: None,
@@ -162,6 +174,15 @@ impl Default for ImageInpaint {
             padding_mask_crop: None,
         }
     }
+}
+
+/// A part of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct GuidanceInterval {
+    /// From here on, as a part of the run.
+    pub start: f64,
+    /// Up to here.
+    pub end: f64,
 }
 
 /// One low-rank adapter.

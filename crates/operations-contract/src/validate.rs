@@ -1,11 +1,13 @@
 //! The ranges of a typed operation, wherever it was made.
 
+use std::ops::RangeInclusive;
+
 use crate::bounds;
 use crate::error::FieldError;
 use crate::fields::Faults;
 use crate::image_data::ImageData;
 use crate::operation::Operation;
-use crate::request::{Common, Control, Lora};
+use crate::request::{Common, Control, GuidanceInterval, Lora};
 
 pub(crate) fn operation(operation: &Operation, faults: &mut Faults) {
     common(operation.common(), faults);
@@ -51,6 +53,15 @@ fn common(common: &Common, faults: &mut Faults) {
     if let Some(scale) = common.guidance_scale {
         faults.number("guidance_scale", scale, bounds::GUIDANCE_SCALE);
     }
+    if let Some(rescale) = common.guidance_rescale {
+        faults.number("guidance_rescale", rescale, bounds::GUIDANCE_RESCALE);
+    }
+    if let Some(GuidanceInterval { start, end }) = common.guidance_interval {
+        span("guidance_interval", start, end, bounds::GUIDANCE_SPAN, faults);
+    }
+    if let Some(eta) = common.eta {
+        faults.number("eta", eta, bounds::ETA);
+    }
     faults.whole("num_images", common.num_images.into(), bounds::NUM_IMAGES);
     faults.whole("clip_skip", common.clip_skip.into(), bounds::CLIP_SKIP);
     count("loras", common.loras.len(), bounds::MAX_LORAS, faults);
@@ -87,11 +98,16 @@ fn control(path: &str, control: &Control, faults: &mut Faults) {
     name(&format!("{path}.kind"), &control.kind, faults);
     image(&format!("{path}.image"), &control.image, faults);
     faults.number(&format!("{path}.strength"), control.strength, bounds::CONTROL_STRENGTH);
-    faults.number(&format!("{path}.start"), control.start, bounds::CONTROL_SPAN);
-    faults.number(&format!("{path}.end"), control.end, bounds::CONTROL_SPAN);
-    if control.start >= control.end {
-        let message = format!("{} is not after start, {}", control.end, control.start);
-        faults.push(FieldError::new(format!("{path}.end"), message).with_value(control.end));
+    span(path, control.start, control.end, bounds::CONTROL_SPAN, faults);
+}
+
+/// A part of the run: `end` comes after `start`.
+fn span(path: &str, start: f64, end: f64, range: RangeInclusive<f64>, faults: &mut Faults) {
+    faults.number(&format!("{path}.start"), start, range.clone());
+    faults.number(&format!("{path}.end"), end, range);
+    if start >= end {
+        let message = format!("{end} is not after start, {start}");
+        faults.push(FieldError::new(format!("{path}.end"), message).with_value(end));
     }
 }
 

@@ -45,6 +45,10 @@ fn parameters_line(operation: &Operation, seed: u64, circumstances: &[(&'static 
     pair("Sampler", common.sampler.map(|sampler| sampler_label(sampler).to_owned()));
     pair("Schedule type", common.schedule.map(|schedule| schedule_label(schedule).to_owned()));
     pair("CFG scale", common.guidance_scale.map(|scale| scale.to_string()));
+    pair("CFG rescale", common.guidance_rescale.map(|rescale| rescale.to_string()));
+    let interval = common.guidance_interval.map(|interval| format!("{}-{}", interval.start, interval.end));
+    pair("CFG interval", interval);
+    pair("Eta", common.eta.map(|eta| eta.to_string()));
     pair("Seed", Some(seed.to_string()));
     pair("Size", common.width.zip(common.height).map(|(width, height)| format!("{width}x{height}")));
     pair("Model", common.model.clone());

@@ -8,7 +8,9 @@ use operations_contract::{
 };
 use sd_inference::rng::NoiseKind;
 use sd_inference::schedulers;
-use sd_inference::{Generation, GenerationRequest, InitImage, InitMask, Pipeline, Seamless, Step};
+use sd_inference::{
+    Generation, GenerationRequest, GuidanceInterval, InitImage, InitMask, Pipeline, Seamless, Step,
+};
 
 use crate::generator::{
     ActiveGeneration, GeneratedImages, GenerationTimings, Generator, GeneratorError, StepReport, StepResult,
@@ -69,6 +71,9 @@ impl Generator for PipelineGenerator {
                 Feature::PaddingMaskCrop,
                 Feature::Tiling,
                 Feature::Hires,
+                Feature::GuidanceRescale,
+                Feature::GuidanceInterval,
+                Feature::Eta,
             ],
             device: info.device.clone(),
             dtype: info.dtype.into(),
@@ -94,9 +99,14 @@ impl Generator for PipelineGenerator {
             height: Some(task.height as usize),
             steps: Some(task.steps as usize),
             guidance_scale: Some(task.guidance_scale),
+            guidance_rescale: task.guidance_rescale,
+            guidance_interval: task
+                .guidance_interval
+                .map(|interval| GuidanceInterval { start: interval.start, end: interval.end }),
             seed: task.seed,
             sampler: own("sampler", task.sampler, info.default_sampler)?,
             schedule: own("schedule", task.schedule, info.default_schedule)?,
+            eta: task.eta,
             num_images: task.num_images as usize,
             rng: match task.rng {
                 RngKind::Philox => NoiseKind::Philox,
@@ -247,6 +257,14 @@ mod tests {
     use operations_contract::{Sampler, Schedule};
 
     use super::*;
+
+    #[test]
+    fn contract_and_pipeline_agree_who_takes_eta() {
+        for own in schedulers::Sampler::ALL {
+            let sampler: Sampler = named(own).unwrap();
+            assert_eq!(sampler.takes_eta(), own.takes_eta(), "{own}");
+        }
+    }
 
     #[test]
     fn every_sampler_and_schedule_of_the_pipeline_has_a_name_in_the_contract() {

@@ -63,7 +63,17 @@ pub(crate) fn objections(operation: &Operation, model: &ModelCapabilities) -> Ob
     named(unsupported, model, "schedule", common.schedule, &model.schedules);
     named(unsupported, model, "rng", Some(common.rng), &model.rngs);
     named(unsupported, model, "preview.method", common.preview.map(|p| p.method), &model.previews);
+    let sampler = common.sampler.unwrap_or(model.default_sampler);
+    if let Some(eta) = common.eta.filter(|_| model.has(Feature::Eta) && !sampler.takes_eta()) {
+        let takers: Vec<_> = model.samplers.iter().filter(|sampler| sampler.takes_eta()).collect();
+        let takers = takers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let message = format!("`{sampler}` takes none; {takers} do");
+        unsupported.push(FieldError::new("eta", message).with_value(eta).with_limit(takers));
+    }
     let mut needs = vec![
+        ("eta", common.eta.is_some(), Feature::Eta),
+        ("guidance_rescale", common.guidance_rescale.is_some(), Feature::GuidanceRescale),
+        ("guidance_interval", common.guidance_interval.is_some(), Feature::GuidanceInterval),
         ("loras", !common.loras.is_empty(), Feature::Loras),
         ("control", !common.control.is_empty(), Feature::Control),
         ("tiling", !common.tiling.is_off(), Feature::Tiling),
@@ -136,9 +146,12 @@ pub(crate) fn resolve(
         height: *common.height.get_or_insert(own_height),
         steps: *common.steps.get_or_insert(model.default_steps),
         guidance_scale: *common.guidance_scale.get_or_insert(model.default_guidance_scale),
+        guidance_rescale: common.guidance_rescale.unwrap_or(0.0),
+        guidance_interval: common.guidance_interval,
         seed: *common.seed.get_or_insert_with(draw_seed),
         sampler: *common.sampler.get_or_insert(model.default_sampler),
         schedule: *common.schedule.get_or_insert(model.default_schedule),
+        eta: common.eta,
         num_images: common.num_images,
         clip_skip: common.clip_skip,
         prompt_weighting: *common.prompt_weighting.get_or_insert(model.has(Feature::PromptWeighting)),

@@ -1,6 +1,6 @@
 //! A request as a generator gets it: everything decided, nothing optional that the model has an opinion about.
 
-use operations_contract::{Hires, Lora, Preview, RngKind, Sampler, Schedule, Tiling};
+use operations_contract::{GuidanceInterval, Hires, Lora, Preview, RngKind, Sampler, Schedule, Tiling};
 
 use crate::picture::{Mask, Picture};
 
@@ -21,12 +21,18 @@ pub struct GenerationTask {
     pub steps: u32,
     /// Classifier-free guidance.
     pub guidance_scale: f64,
+    /// How far the guided answer is brought back to the spread of the unguided one; 0: not at all.
+    pub guidance_rescale: f64,
+    /// The part of the run in which guidance counts; absent: all of it.
+    pub guidance_interval: Option<GuidanceInterval>,
     /// Seed of the first image; image k has `seed + k` (wrapping).
     pub seed: u64,
     /// The solver.
     pub sampler: Sampler,
     /// How noise levels are spread.
     pub schedule: Schedule,
+    /// How much fresh noise the solver mixes in; absent: as it does unasked.
+    pub eta: Option<f64>,
     /// How many images.
     pub num_images: u32,
     /// How many of the text encoder's last layers are left out.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use operations_contract::{RngKind, Sampler, Schedule, Tiling, Upscaler};
+use operations_contract::{GuidanceInterval, RngKind, Sampler, Schedule, Tiling, Upscaler};
 use sd_inference::machine::parse_bytes;
 use sd_inference::{MemoryLimit, RandomModel};
 
@@ -108,6 +108,12 @@ fn memory_limit(text: &str) -> Result<MemoryLimit, String> {
     }
 }
 
+fn guidance_interval(text: &str) -> Result<GuidanceInterval, String> {
+    let number = |text: &str| text.trim().parse::<f64>().map_err(|_| format!("`{text}` is no number"));
+    let (start, end) = text.split_once(',').ok_or("two numbers with a comma between them are wanted")?;
+    Ok(GuidanceInterval { start: number(start)?, end: number(end)? })
+}
+
 /// When the VAE decodes in tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TilingName {
@@ -188,15 +194,26 @@ pub(crate) struct GenerateArgs {
     /// How strongly the prompt pulls; 1 turns guidance off [default: the model's own].
     #[arg(long, env = "SD_WORKER_GUIDANCE_SCALE")]
     pub(crate) guidance_scale: Option<f64>,
+    /// How far the guided answer is brought back to the spread of the unguided one, 0 to 1 [default: 0].
+    #[arg(long, env = "SD_WORKER_GUIDANCE_RESCALE")]
+    pub(crate) guidance_rescale: Option<f64>,
+    /// The part of the run in which guidance counts, as two numbers from 0 to 1 [default: 0,1].
+    #[arg(long, env = "SD_WORKER_GUIDANCE_INTERVAL", value_name = "START,END", value_parser = guidance_interval)]
+    pub(crate) guidance_interval: Option<GuidanceInterval>,
     /// Seed of the first picture; picture k has seed + k [default: drawn].
     #[arg(long, env = "SD_WORKER_SEED")]
     pub(crate) seed: Option<u64>,
-    /// The solver: euler, euler_a, ddim, dpmpp_2m or unipc [default: the model's own].
+    /// The solver: euler, euler_a, heun, dpm2, dpm2_a, lms, ddim, ddpm, pndm, dpmpp_2m, dpmpp_2m_sde, dpmpp_sde,
+    /// dpmpp_2s_a, dpmpp_3m_sde, unipc, deis, lcm or tcd [default: the model's own].
     #[arg(long, env = "SD_WORKER_SAMPLER")]
     pub(crate) sampler: Option<Sampler>,
-    /// How noise levels are spread: normal, karras or exponential [default: the model's own].
+    /// How noise levels are spread: normal, karras, exponential, beta, sgm_uniform, simple, ddim_uniform or
+    /// align_your_steps [default: the model's own].
     #[arg(long, env = "SD_WORKER_SCHEDULE")]
     pub(crate) schedule: Option<Schedule>,
+    /// How much fresh noise is mixed in, 0 to 1: ddim and tcd (0 by default), dpmpp_2s_a and dpmpp_3m_sde (1).
+    #[arg(long, env = "SD_WORKER_ETA")]
+    pub(crate) eta: Option<f64>,
     /// How many pictures.
     #[arg(long, env = "SD_WORKER_NUM_IMAGES", default_value_t = 1)]
     pub(crate) num_images: u32,

@@ -98,6 +98,21 @@ fn a_number_out_of_range_is_told_with_value_and_limit() {
 }
 
 #[test]
+fn a_part_of_the_run_has_an_end_after_its_start() {
+    let interval = |start: f64, end: f64| {
+        let mut request = json!({"operation": "image_generation", "prompt": "a cat"});
+        request["guidance_interval"] = json!({"start": start, "end": end});
+        Operation::from_json(&request).map_err(|error| error.into_fields().remove(0))
+    };
+    assert!(interval(0.0, 1.0).is_ok());
+    assert_eq!(interval(0.5, 0.5).unwrap_err().message, "0.5 is not after start, 0.5");
+    assert_eq!(interval(-0.5, 0.5).unwrap_err().field, "guidance_interval.start");
+    assert_eq!(interval(0.5, 1.5).unwrap_err().field, "guidance_interval.end");
+    assert_eq!(fault("guidance_rescale", json!(1.1)).message, "1.1 is outside 0..=1");
+    assert_eq!(fault("eta", json!(-0.1)).message, "-0.1 is outside 0..=1");
+}
+
+#[test]
 fn the_bounds_themselves_are_inside() {
     for (field, value) in [
         ("steps", json!(1)),

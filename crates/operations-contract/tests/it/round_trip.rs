@@ -1,8 +1,9 @@
 //! What is serialized and parsed again is the same.
 
 use operations_contract::{
-    Common, Control, Hires, ImageData, ImageFormat, ImageGeneration, ImageInpaint, ImageTransform, Lora,
-    Operation, Output, Preview, PreviewMethod, Priority, RngKind, Sampler, Schedule, Tiling, Upscaler,
+    Common, Control, GuidanceInterval, Hires, ImageData, ImageFormat, ImageGeneration, ImageInpaint,
+    ImageTransform, Lora, Operation, Output, Preview, PreviewMethod, Priority, RngKind, Sampler, Schedule,
+    Tiling, Upscaler,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -63,7 +64,13 @@ fn common() -> impl Strategy<Value = Common> {
         (of(select(Sampler::ALL)), of(select(Schedule::ALL)), select(RngKind::ALL), select(Priority::ALL));
     let parts = (vec(lora(), 0..4), vec(control(), 0..3), of(preview()), output(), of(hires()));
     let flags = (of(any::<bool>()), any::<bool>(), any::<bool>());
-    (texts, numbers, names, parts, flags).prop_map(|(texts, numbers, names, parts, flags)| Common {
+    let interval = (0.0..0.5f64, 0.5..=1.0f64).prop_map(|(start, end)| GuidanceInterval { start, end });
+    let shares = (of(0.0..=1.0f64), of(interval), of(0.0..=1.0f64));
+    let all = (texts, numbers, names, parts, flags, shares);
+    all.prop_map(|(texts, numbers, names, parts, flags, shares)| Common {
+        guidance_rescale: shares.0,
+        guidance_interval: shares.1,
+        eta: shares.2,
         prompt: texts.0,
         negative_prompt: texts.1,
         model: texts.2,

@@ -1,8 +1,8 @@
 //! Defaults, aliases and forms of what is valid.
 
 use operations_contract::{
-    ErrorBody, ErrorCode, ErrorDetail, ImageFormat, Operation, OperationKind, PreviewMethod, Priority,
-    RngKind, Sampler, Schedule,
+    ErrorBody, ErrorCode, ErrorDetail, GuidanceInterval, ImageFormat, Operation, OperationKind,
+    PreviewMethod, Priority, RngKind, Sampler, Schedule,
 };
 use serde_json::{Value, json};
 
@@ -63,13 +63,15 @@ fn every_field_is_read() {
         "control": [{"kind": "canny", "image": HELLO, "strength": 0.5, "start": 0.1, "end": 0.9}],
         "tiling": {"x": true}, "preview": {"every": 5, "method": "taesd", "max_side": 128},
         "output": {"format": "jpeg", "quality": 70, "metadata": false}, "priority": "high", "deadline_ms": 1000,
-        "hive_id": "h", "worker_id": "w",
+        "hive_id": "h", "worker_id": "w", "guidance_rescale": 0.7, "guidance_interval": {"end": 0.8}, "eta": 1,
     }));
     let common = operation.common();
     assert_eq!(common.seed, Some(u64::MAX));
     assert_eq!((common.width, common.height, common.steps), (Some(640), Some(512), Some(30)));
     assert_eq!((common.sampler, common.schedule), (Some(Sampler::Dpmpp2m), Some(Schedule::Karras)));
     assert_eq!(common.prompt_weighting, Some(false));
+    assert_eq!((common.guidance_rescale, common.eta), (Some(0.7), Some(1.0)));
+    assert_eq!(common.guidance_interval, Some(GuidanceInterval { start: 0.0, end: 0.8 }));
     assert_eq!((common.loras[0].scale, common.control[0].end), (-0.5, 0.9));
     assert!(common.tiling.x && !common.tiling.y);
     let preview = common.preview.unwrap();

@@ -86,6 +86,9 @@ async fn what_the_model_cannot_do_is_unsupported() {
         ("control", control),
         ("tiling", json!({"x": true})),
         ("clip_skip", json!(1)),
+        ("guidance_rescale", json!(0.5)),
+        ("guidance_interval", json!({"start": 0.2})),
+        ("eta", json!(0.5)),
         ("prompt_weighting", json!(true)),
     ] {
         let error = refused(generation(field, value)).await;
