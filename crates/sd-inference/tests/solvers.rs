@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 /// Of tables, relative; of samples, relative to values above 1.
 const TABLES: f64 = 1e-5;
-const TRAJECTORIES: f32 = 1e-4;
+const TRAJECTORIES: f32 = 2e-5;
 
 #[derive(Deserialize)]
 struct Configs {
