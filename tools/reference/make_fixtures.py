@@ -17,6 +17,7 @@ import families
 import hires
 import inpaints
 import noise
+import prompts
 import runs
 import schedulers
 import seamless
@@ -38,6 +39,7 @@ def build_family(name, output):
     inpaints.build(name, folder)
     seamless.build(name, folder)
     hires.build(name, folder)
+    prompts.build(name, folder)
 
 
 def main():
