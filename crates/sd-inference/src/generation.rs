@@ -11,8 +11,9 @@ use sd_models::nn::{Seamless, Workspace};
 use sd_models::unet::{AddedCondition, UnetInputs};
 use sd_models::vae::{Canvas, Tiles};
 
+use crate::condition::{self, Condition};
 use crate::init::{Begun, Place};
-use crate::pipeline::{Parts, TextConditioning, Work};
+use crate::pipeline::{Parts, Work};
 use crate::preview::PreviewMethod;
 use crate::repaint::{Keep, Paste};
 use crate::rng::{BatchNoise, NoiseKind};
@@ -34,7 +35,8 @@ pub struct Generation {
     keep: Option<Keep>,
     seen: Option<Tensor>,
     paste: Option<Paste>,
-    condition: Condition,
+    /// Images in a row whose prompts are equally long share one.
+    conditions: Vec<Condition>,
     guidance_scale: f64,
     /// The sampler's step that comes first: image-to-image leaves the earlier ones out.
     first: usize,
@@ -56,13 +58,6 @@ pub struct Generation {
     last: Option<(usize, Tensor, Tensor)>,
     /// Keeps the UNet's memory from the first step to the last.
     workspace: Option<Workspace>,
-}
-
-/// What the UNet is conditioned on: the negative half first, if there is guidance.
-struct Condition {
-    states: Tensor,
-    added: Option<AddedCondition>,
-    guided: bool,
 }
 
 /// What a step asks of the UNet: rows of a batch, which several generations may share.
@@ -162,26 +157,11 @@ impl Generation {
         };
 
         let start = Instant::now();
-        let positive = parts.text.encode(&request.prompt, request.clip_skip)?;
-        let negative = match guided {
-            true => Some(parts.text.encode_negative(
-                request.negative_prompt.as_deref(),
-                &positive,
-                request.clip_skip,
-            )?),
-            false => None,
-        };
-        let mut notes = Vec::new();
+        let (conditions, mut notes) = condition::conditions(&parts, request, guided, [width, height])?;
         if let Some(init) = request.init.as_ref().filter(|init| first == steps && init.strength > 0.0) {
             let strength = init.strength;
             notes.push(format!(
                 "strength {strength} of {steps} steps is less than one step: the picture only passes through the VAE"
-            ));
-        }
-        if positive.dropped_tokens > 0 {
-            let dropped = positive.dropped_tokens;
-            notes.push(format!(
-                "the prompt is too long for the text encoder: its last {dropped} tokens were ignored"
             ));
         }
         if let Some(tiles) = plan.tiles {
@@ -191,7 +171,6 @@ impl Generation {
                  decoded at once"
             ));
         }
-        let condition = Condition::new(&positive, negative.as_ref(), request.num_images, width, height)?;
         parts.device.synchronize()?;
         let mut timings = Timings { text_encode: start.elapsed(), ..Timings::default() };
 
@@ -223,7 +202,7 @@ impl Generation {
             keep,
             seen,
             paste,
-            condition,
+            conditions,
             guidance_scale,
             first,
             next: first,
@@ -266,19 +245,25 @@ impl Generation {
         if let Some(seen) = &self.seen {
             input = Tensor::cat(&[&input, seen], 1)?;
         }
-        let Condition { states, added, guided } = &self.condition;
+        self.conditions.iter().map(|condition| self.rows(condition, &input)).collect::<Result<_>>().map(Some)
+    }
+
+    /// The rows of the images that `condition` is about, out of the `input` of all.
+    fn rows(&self, condition: &Condition, input: &Tensor) -> Result<Rows> {
+        let Condition { images, states, added, guided } = condition;
+        let mut input = input.narrow(0, images.start, images.len())?;
         if *guided {
             input = Tensor::cat(&[&input, &input], 0)?;
         }
         let timesteps = vec![self.scheduler.timesteps()[self.next]; input.dim(0)?];
         let (states, added) = (states.clone(), added.clone());
-        Ok(Some(vec![Rows { input, timesteps, states, added, seamless: self.canvas.seamless }]))
+        Ok(Rows { input, timesteps, states, added, seamless: self.canvas.seamless })
     }
 
     /// Takes the step that [asked](Self::ask) for these answers.
     pub(crate) fn advance(&mut self, answers: Vec<Tensor>, start: Instant) -> Result<Step> {
         let (total, timestep) = (self.total_steps(), self.scheduler.timesteps()[self.next]);
-        let guided = |answer: &Tensor| match self.condition.guided {
+        let guided = |(answer, condition): (&Tensor, &Condition)| match condition.guided {
             true => {
                 let halves = answer.chunk(2, 0)?;
                 let direction = (&halves[1] - &halves[0])?;
@@ -286,7 +271,8 @@ impl Generation {
             }
             false => Ok(answer.clone()),
         };
-        let predictions = answers.iter().map(guided).collect::<candle_core::Result<Vec<_>>>()?;
+        let each = answers.iter().zip(&self.conditions);
+        let predictions = each.map(guided).collect::<candle_core::Result<Vec<_>>>()?;
         let prediction = Tensor::cat(&predictions, 0)?;
         let latents = self.scheduler.step(&prediction, self.next, &self.latents, &mut self.noise)?;
         self.last = Some((self.next, std::mem::replace(&mut self.latents, latents), prediction));
@@ -411,47 +397,6 @@ impl Rows {
     pub(crate) fn predict(&self, parts: &Parts) -> Result<Tensor> {
         let inputs = UnetInputs { added: self.added.as_ref(), seamless: self.seamless };
         Ok(parts.unet.forward_with(&self.input, &self.timesteps, &self.states, inputs)?)
-    }
-}
-
-impl Condition {
-    fn new(
-        positive: &TextConditioning,
-        negative: Option<&TextConditioning>,
-        images: usize,
-        width: usize,
-        height: usize,
-    ) -> Result<Self> {
-        let positive = positive.repeat(images)?;
-        let (states, pooled) = match negative {
-            Some(negative) => {
-                let negative = negative.repeat(images)?;
-                let pooled = match (&negative.pooled, &positive.pooled) {
-                    (Some(negative), Some(positive)) => Some(Tensor::cat(&[negative, positive], 0)?),
-                    _ => None,
-                };
-                (Tensor::cat(&[&negative.states, &positive.states], 0)?, pooled)
-            }
-            None => (positive.states, positive.pooled),
-        };
-        let added = match pooled {
-            Some(text_embeds) => {
-                Some(AddedCondition { time_ids: vec![[0.0; 6]; text_embeds.dim(0)?], text_embeds })
-            }
-            None => None,
-        };
-        let mut condition = Self { states, added, guided: negative.is_some() };
-        condition.resize(width, height);
-        Ok(condition)
-    }
-
-    /// Tells the size of the picture, to models that want to know it.
-    fn resize(&mut self, width: usize, height: usize) {
-        // Original size, crop corner, target size: the picture is whole and as large as it was asked for.
-        let (width, height) = (width as f64, height as f64);
-        if let Some(added) = &mut self.added {
-            added.time_ids.fill([height, width, 0.0, 0.0, height, width]);
-        }
     }
 }
 
