@@ -63,9 +63,13 @@ fn common() -> impl Strategy<Value = Common> {
         (of(select(Sampler::ALL)), of(select(Schedule::ALL)), select(RngKind::ALL), select(Priority::ALL));
     let parts = (vec(lora(), 0..4), vec(control(), 0..3), of(preview()), output(), of(hires()));
     let flags = (of(any::<bool>()), any::<bool>(), any::<bool>());
-    (texts, numbers, names, parts, flags).prop_map(|(texts, numbers, names, parts, flags)| Common {
+    let seconds = (of(".{0,20}"), of(".{0,20}"));
+    let all = (texts, seconds, numbers, names, parts, flags);
+    all.prop_map(|(texts, seconds, numbers, names, parts, flags)| Common {
         prompt: texts.0,
         negative_prompt: texts.1,
+        prompt_2: seconds.0,
+        negative_prompt_2: seconds.1,
         model: texts.2,
         hive_id: texts.3,
         worker_id: texts.4,

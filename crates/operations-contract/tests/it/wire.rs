@@ -56,7 +56,7 @@ fn null_is_absent() {
 #[test]
 fn every_field_is_read() {
     let operation = parse(json!({
-        "operation": "image_generation", "prompt": "a", "negative_prompt": "b", "model": "m", "width": 640,
+        "operation": "image_generation", "prompt": "a", "negative_prompt": "b", "prompt_2": "c", "negative_prompt_2": "d", "model": "m", "width": 640,
         "height": 512, "steps": 30, "guidance_scale": 5, "seed": u64::MAX, "sampler": "dpmpp_2m",
         "schedule": "karras", "num_images": 2, "clip_skip": 1, "prompt_weighting": false, "rng": "philox",
         "loras": [{"name": "l", "scale": -0.5}],
@@ -70,6 +70,7 @@ fn every_field_is_read() {
     assert_eq!((common.width, common.height, common.steps), (Some(640), Some(512), Some(30)));
     assert_eq!((common.sampler, common.schedule), (Some(Sampler::Dpmpp2m), Some(Schedule::Karras)));
     assert_eq!(common.prompt_weighting, Some(false));
+    assert_eq!((common.prompt_2.as_deref(), common.negative_prompt_2.as_deref()), (Some("c"), Some("d")));
     assert_eq!((common.loras[0].scale, common.control[0].end), (-0.5, 0.9));
     assert!(common.tiling.x && !common.tiling.y);
     let preview = common.preview.unwrap();
