@@ -19,6 +19,7 @@ import families
 import hires
 import inpaints
 import noise
+import prompts
 import runs
 import schedulers
 import seamless
@@ -43,6 +44,7 @@ def build_family(name, output):
     seamless.build(name, folder)
     hires.build(name, folder)
     solver_runs.build(name, folder)
+    prompts.build(name, folder)
 
 
 def main():

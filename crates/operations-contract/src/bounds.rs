@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-/// Characters of `prompt` and of `negative_prompt`.
+/// Characters of `prompt`, `negative_prompt`, `prompt_2` and `negative_prompt_2`.
 pub const MAX_PROMPT_CHARS: usize = 10_000;
 /// Characters of names: `model`, a LoRA, a control kind, `hive_id`, `worker_id`.
 pub const MAX_NAME_CHARS: usize = 512;

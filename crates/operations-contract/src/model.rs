@@ -23,6 +23,9 @@ pub enum Feature {
     PromptWeighting,
     /// `negative_prompt`
     NegativePrompt,
+    /// `prompt_2` and `negative_prompt_2`
+    #[serde(rename = "prompt_2")]
+    Prompt2,
     /// `mask_blur`
     MaskBlur,
     /// `padding_mask_crop`
@@ -80,6 +83,9 @@ pub struct ModelCapabilities {
     pub previews: Vec<PreviewMethod>,
     /// Further fields that work.
     pub features: Vec<Feature>,
+    /// Textual inversions that prompts may name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub embeddings: Vec<String>,
     /// Where it runs: `cpu`, `cuda:0`, ...
     pub device: String,
     /// The type of its numbers: `f32`, `bf16`, `f16`.
@@ -111,6 +117,7 @@ impl ModelCapabilities {
             rngs: vec![RngKind::TorchCpu],
             previews: Vec::new(),
             features: vec![Feature::NegativePrompt],
+            embeddings: Vec::new(),
             device: "cpu".into(),
             dtype: "f32".into(),
         }

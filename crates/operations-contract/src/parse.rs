@@ -39,6 +39,8 @@ fn common(fields: &mut Fields<'_>) -> Common {
         prompt: required_text(fields, "prompt"),
         model: fields.text("model"),
         negative_prompt: fields.text("negative_prompt").unwrap_or_default(),
+        prompt_2: fields.text("prompt_2"),
+        negative_prompt_2: fields.text("negative_prompt_2"),
         width: fields.u32("width", bounds::SIDE),
         height: fields.u32("height", bounds::SIDE),
         steps: fields.u32("steps", bounds::STEPS),

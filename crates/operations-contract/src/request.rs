@@ -15,6 +15,12 @@ pub struct Common {
     pub prompt: String,
     /// What to keep away from.
     pub negative_prompt: String,
+    /// What the second text encoder reads instead of `prompt`, for models with two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_2: Option<String>,
+    /// What it reads instead of `negative_prompt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative_prompt_2: Option<String>,
     /// Width in pixels; absent: the model's own, or that of `init_image`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<u32>,
@@ -49,7 +55,8 @@ pub struct Common {
     pub num_images: u32,
     /// How many of the text encoder's last layers are left out.
     pub clip_skip: u32,
-    /// Whether `(word:1.2)` weighs; absent: on, where the model can.
+    /// Whether prompts hold weights `(word:1.2)`, `BREAK` and wildcards `{a|b}`, and may be of any length; absent: on,
+    /// where the model can. Off: they are taken as they are, and cut.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_weighting: Option<bool>,
     /// Where the noise comes from.
@@ -90,6 +97,8 @@ impl Default for Common {
             model: None,
             prompt: String::new(),
             negative_prompt: String::new(),
+            prompt_2: None,
+            negative_prompt_2: None,
             width: None,
             height: None,
             steps: None,

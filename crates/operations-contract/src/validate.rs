@@ -33,6 +33,11 @@ fn common(common: &Common, faults: &mut Faults) {
     filled("prompt", &common.prompt, faults);
     faults.text("prompt", &common.prompt, bounds::MAX_PROMPT_CHARS);
     faults.text("negative_prompt", &common.negative_prompt, bounds::MAX_PROMPT_CHARS);
+    for (field, text) in [("prompt_2", &common.prompt_2), ("negative_prompt_2", &common.negative_prompt_2)] {
+        if let Some(text) = text {
+            faults.text(field, text, bounds::MAX_PROMPT_CHARS);
+        }
+    }
     for (field, value) in
         [("model", &common.model), ("hive_id", &common.hive_id), ("worker_id", &common.worker_id)]
     {

@@ -72,6 +72,7 @@ mod job;
 mod metadata;
 mod picture;
 mod pipeline_generator;
+mod prompts;
 mod queue;
 mod registry;
 mod resolve;

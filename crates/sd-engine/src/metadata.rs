@@ -2,6 +2,8 @@
 
 use operations_contract::{Operation, Sampler, Schedule, Tiling};
 
+use crate::prompts::{self, Resolved};
+
 /// The text chunk that A1111 and its kin read.
 pub const PARAMETERS_KEY: &str = "parameters";
 /// The text chunk with the request as JSON.
@@ -15,25 +17,34 @@ pub(crate) fn texts(
     seed: u64,
     circumstances: &[(&'static str, String)],
 ) -> [(&'static str, String); 2] {
+    let resolved = prompts::resolved(operation.common(), seed);
     [
-        (PARAMETERS_KEY, parameters_line(operation, seed, circumstances)),
-        (JSON_KEY, request(parameters, seed).to_string()),
+        (PARAMETERS_KEY, parameters_line(operation, &resolved, seed, circumstances)),
+        (JSON_KEY, request(parameters, &resolved, seed).to_string()),
     ]
 }
 
-/// Image k of a batch is the image that its own seed gives alone: that request is told.
-fn request(parameters: &serde_json::Value, seed: u64) -> serde_json::Value {
+/// Image k of a batch is the image that its own seed gives alone: that request is told, with its wildcards chosen.
+fn request(parameters: &serde_json::Value, resolved: &Resolved, seed: u64) -> serde_json::Value {
     let mut request = parameters.clone();
     request["seed"] = seed.into();
     request["num_images"] = 1.into();
+    for (field, text) in resolved.fields() {
+        request[field] = text.into();
+    }
     request
 }
 
-fn parameters_line(operation: &Operation, seed: u64, circumstances: &[(&'static str, String)]) -> String {
+fn parameters_line(
+    operation: &Operation,
+    resolved: &Resolved,
+    seed: u64,
+    circumstances: &[(&'static str, String)],
+) -> String {
     let common = operation.common();
-    let mut text = common.prompt.clone();
-    if !common.negative_prompt.is_empty() {
-        text += &format!("\nNegative prompt: {}", common.negative_prompt);
+    let mut text = resolved.prompt.clone();
+    if !resolved.negative_prompt.is_empty() {
+        text += &format!("\nNegative prompt: {}", resolved.negative_prompt);
     }
     let mut pairs = Vec::new();
     let mut pair = |key: &str, value: Option<String>| {

@@ -64,17 +64,22 @@ impl Generator for PipelineGenerator {
                 None => vec![PreviewMethod::Vae],
             },
             rngs: vec![RngKind::TorchCpu, RngKind::Philox],
-            features: vec![
+            features: [
                 Feature::NegativePrompt,
                 Feature::ClipSkip,
                 Feature::MaskBlur,
                 Feature::PaddingMaskCrop,
+                Feature::PromptWeighting,
                 Feature::Tiling,
                 Feature::Hires,
                 Feature::GuidanceRescale,
                 Feature::GuidanceInterval,
                 Feature::Eta,
-            ],
+            ]
+            .into_iter()
+            .chain((info.text_encoders > 1).then_some(Feature::Prompt2))
+            .collect(),
+            embeddings: info.embeddings.clone(),
             device: info.device.clone(),
             dtype: info.dtype.into(),
             ..base
@@ -113,6 +118,9 @@ impl Generator for PipelineGenerator {
                 _ => NoiseKind::TorchCpu,
             },
             clip_skip: task.clip_skip as usize,
+            prompt_2: task.prompt_2,
+            negative_prompt_2: task.negative_prompt_2,
+            prompt_weighting: task.prompt_weighting,
             hires: task.hires.map(|hires| sd_inference::Hires {
                 scale: hires.scale,
                 upscaler: match hires.upscaler {

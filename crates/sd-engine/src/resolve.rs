@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::images;
 use crate::picture::Picture;
+use crate::prompts;
 use crate::task::{ControlTask, GenerationTask, Source};
 
 /// What the model has against an operation.
@@ -81,6 +82,8 @@ pub(crate) fn objections(operation: &Operation, model: &ModelCapabilities) -> Ob
         ("clip_skip", common.clip_skip > 0, Feature::ClipSkip),
         ("prompt_weighting", common.prompt_weighting == Some(true), Feature::PromptWeighting),
         ("negative_prompt", !common.negative_prompt.is_empty(), Feature::NegativePrompt),
+        ("prompt_2", filled(&common.prompt_2), Feature::Prompt2),
+        ("negative_prompt_2", filled(&common.negative_prompt_2), Feature::Prompt2),
     ];
     if let Operation::ImageInpaint(request) = operation {
         needs.push(("mask_blur", request.mask_blur > 0, Feature::MaskBlur));
@@ -96,6 +99,10 @@ pub(crate) fn objections(operation: &Operation, model: &ModelCapabilities) -> Ob
         }
     }
     objections
+}
+
+fn filled(text: &Option<String>) -> bool {
+    text.as_ref().is_some_and(|text| !text.is_empty())
 }
 
 fn named<T: Copy + PartialEq + std::fmt::Display>(
@@ -142,6 +149,8 @@ pub(crate) fn resolve(
         model: model.id.clone(),
         prompt: common.prompt.clone(),
         negative_prompt: common.negative_prompt.clone(),
+        prompt_2: common.prompt_2.clone(),
+        negative_prompt_2: common.negative_prompt_2.clone(),
         width: *common.width.get_or_insert(own_width),
         height: *common.height.get_or_insert(own_height),
         steps: *common.steps.get_or_insert(model.default_steps),
@@ -168,6 +177,10 @@ pub(crate) fn resolve(
         return Err(faults);
     }
     common.model = Some(model.id.clone());
+    let faults = prompts::faults(common);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
     let parameters = inputs.describe(&operation);
     Ok(Resolved { task, operation, parameters, notes })
 }

@@ -13,6 +13,10 @@ pub struct GenerationTask {
     pub prompt: String,
     /// What to keep away from; may be empty.
     pub negative_prompt: String,
+    /// What the second text encoder reads instead of the prompt.
+    pub prompt_2: Option<String>,
+    /// What it reads instead of the negative prompt.
+    pub negative_prompt_2: Option<String>,
     /// Width of the result: a multiple of what the model needs.
     pub width: u32,
     /// Height of the result: a multiple of what the model needs.
@@ -37,7 +41,7 @@ pub struct GenerationTask {
     pub num_images: u32,
     /// How many of the text encoder's last layers are left out.
     pub clip_skip: u32,
-    /// Whether `(word:1.2)` weighs.
+    /// Whether prompts hold weights, breaks and wildcards, and may be of any length.
     pub prompt_weighting: bool,
     /// Where the noise comes from.
     pub rng: RngKind,

@@ -11,9 +11,10 @@ use sd_models::nn::{Seamless, Workspace};
 use sd_models::unet::{AddedCondition, UnetInputs};
 use sd_models::vae::{Canvas, Tiles};
 
+use crate::condition::{self, Condition};
 use crate::guidance::Guidance;
 use crate::init::{Begun, Place};
-use crate::pipeline::{Parts, TextConditioning, Work};
+use crate::pipeline::{Parts, Work};
 use crate::preview::PreviewMethod;
 use crate::repaint::{Keep, Paste};
 use crate::rng::{BatchNoise, NoiseKind};
@@ -35,7 +36,8 @@ pub struct Generation {
     keep: Option<Keep>,
     seen: Option<Tensor>,
     paste: Option<Paste>,
-    condition: Condition,
+    /// Images in a row whose prompts are equally long share one.
+    conditions: Vec<Condition>,
     guidance: Guidance,
     /// The sampler's step that comes first: image-to-image leaves the earlier ones out.
     first: usize,
@@ -57,13 +59,6 @@ pub struct Generation {
     last: Option<(usize, Tensor, Tensor)>,
     /// Keeps the UNet's memory from the first step to the last.
     workspace: Option<Workspace>,
-}
-
-/// What the UNet is conditioned on: the negative half first, if there is guidance.
-struct Condition {
-    states: Tensor,
-    added: Option<AddedCondition>,
-    guided: bool,
 }
 
 /// What a step asks of the UNet: rows of a batch, which several generations may share.
@@ -167,26 +162,11 @@ impl Generation {
         };
 
         let start = Instant::now();
-        let positive = parts.text.encode(&request.prompt, request.clip_skip)?;
-        let negative = match guided {
-            true => Some(parts.text.encode_negative(
-                request.negative_prompt.as_deref(),
-                &positive,
-                request.clip_skip,
-            )?),
-            false => None,
-        };
-        let mut notes = Vec::new();
+        let (conditions, mut notes) = condition::conditions(&parts, request, guided, [width, height])?;
         if let Some(init) = request.init.as_ref().filter(|init| taken == 0 && init.strength > 0.0) {
             let strength = init.strength;
             notes.push(format!(
                 "strength {strength} of {steps} steps is less than one step: the picture only passes through the VAE"
-            ));
-        }
-        if positive.dropped_tokens > 0 {
-            let dropped = positive.dropped_tokens;
-            notes.push(format!(
-                "the prompt is too long for the text encoder: its last {dropped} tokens were ignored"
             ));
         }
         if let Some(tiles) = plan.tiles {
@@ -196,7 +176,6 @@ impl Generation {
                  decoded at once"
             ));
         }
-        let condition = Condition::new(&positive, negative.as_ref(), request.num_images, width, height)?;
         parts.device.synchronize()?;
         let mut timings = Timings { text_encode: start.elapsed(), ..Timings::default() };
 
@@ -228,7 +207,7 @@ impl Generation {
             keep,
             seen,
             paste,
-            condition,
+            conditions,
             guidance,
             first,
             next: first,
@@ -271,19 +250,24 @@ impl Generation {
         if let Some(seen) = &self.seen {
             input = Tensor::cat(&[&input, seen], 1)?;
         }
+        self.conditions.iter().map(|condition| self.rows(condition, &input)).collect::<Result<_>>().map(Some)
+    }
+
+    /// The rows of the images that `condition` is about, out of the `input` of all.
+    fn rows(&self, condition: &Condition, input: &Tensor) -> Result<Rows> {
+        let mut input = input.narrow(0, condition.images.start, condition.images.len())?;
         let (states, added) = match self.guidance_counts() {
             true => {
                 input = Tensor::cat(&[&input, &input], 0)?;
-                (self.condition.states.clone(), self.condition.added.clone())
+                (condition.states.clone(), condition.added.clone())
             }
-            false => self.condition.positive(input.dim(0)?)?,
+            false => condition.positive()?,
         };
         let rows = input.dim(0)?;
         let timesteps = vec![self.scheduler.timesteps()[self.next]; rows];
         let guidance_scales =
             if self.guidance.distilled { vec![self.guidance.scale; rows] } else { Vec::new() };
-        let seamless = self.canvas.seamless;
-        Ok(Some(vec![Rows { input, timesteps, states, added, guidance_scales, seamless }]))
+        Ok(Rows { input, timesteps, states, added, guidance_scales, seamless: self.canvas.seamless })
     }
 
     /// Whether the next step is asked with and without the prompt.
@@ -430,60 +414,6 @@ impl Rows {
             seamless: self.seamless,
         };
         Ok(parts.unet.forward_with(&self.input, &self.timesteps, &self.states, inputs)?)
-    }
-}
-
-impl Condition {
-    fn new(
-        positive: &TextConditioning,
-        negative: Option<&TextConditioning>,
-        images: usize,
-        width: usize,
-        height: usize,
-    ) -> Result<Self> {
-        let positive = positive.repeat(images)?;
-        let (states, pooled) = match negative {
-            Some(negative) => {
-                let negative = negative.repeat(images)?;
-                let pooled = match (&negative.pooled, &positive.pooled) {
-                    (Some(negative), Some(positive)) => Some(Tensor::cat(&[negative, positive], 0)?),
-                    _ => None,
-                };
-                (Tensor::cat(&[&negative.states, &positive.states], 0)?, pooled)
-            }
-            None => (positive.states, positive.pooled),
-        };
-        let added = match pooled {
-            Some(text_embeds) => {
-                Some(AddedCondition { time_ids: vec![[0.0; 6]; text_embeds.dim(0)?], text_embeds })
-            }
-            None => None,
-        };
-        let mut condition = Self { states, added, guided: negative.is_some() };
-        condition.resize(width, height);
-        Ok(condition)
-    }
-
-    /// The half with the prompt.
-    fn positive(&self, images: usize) -> Result<(Tensor, Option<AddedCondition>)> {
-        if !self.guided {
-            return Ok((self.states.clone(), self.added.clone()));
-        }
-        let half = |tensor: &Tensor| tensor.narrow(0, images, images)?.contiguous();
-        let added = self.added.as_ref().map(|added| -> Result<_> {
-            let text_embeds = half(&added.text_embeds)?;
-            Ok(AddedCondition { time_ids: added.time_ids[images..].to_vec(), text_embeds })
-        });
-        Ok((half(&self.states)?, added.transpose()?))
-    }
-
-    /// Tells the size of the picture, to models that want to know it.
-    fn resize(&mut self, width: usize, height: usize) {
-        // Original size, crop corner, target size: the picture is whole and as large as it was asked for.
-        let (width, height) = (width as f64, height as f64);
-        if let Some(added) = &mut self.added {
-            added.time_ids.fill([height, width, 0.0, 0.0, height, width]);
-        }
     }
 }
 

@@ -23,6 +23,7 @@
 //! samplers, with the state of each run in a value of its own.
 
 mod batch;
+mod condition;
 mod error;
 mod generation;
 mod guidance;
@@ -30,6 +31,7 @@ mod init;
 pub mod machine;
 mod pipeline;
 mod preview;
+pub mod prompt;
 mod repaint;
 mod request;
 pub mod rng;
@@ -37,6 +39,7 @@ pub mod schedulers;
 
 pub use batch::advance;
 pub use candle_core::{DType, Device};
+pub use condition::PromptStates;
 pub use error::{Error, Result};
 pub use generation::{Finished, Generation, Hires, Step, Timings, Upscaler};
 pub use guidance::GuidanceInterval;

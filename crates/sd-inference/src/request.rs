@@ -20,6 +20,13 @@ pub struct GenerationRequest {
     pub prompt: String,
     /// What it should not show. `None` is no text at all, which some models treat otherwise than an empty one.
     pub negative_prompt: Option<String>,
+    /// What the second text encoder reads instead of `prompt`, for models with two. Empty is the same as none.
+    pub prompt_2: Option<String>,
+    /// What it reads instead of `negative_prompt`, likewise.
+    pub negative_prompt_2: Option<String>,
+    /// Whether the texts hold weights, breaks and wildcards ([`prompt`](crate::prompt)) and may be of any length.
+    /// Otherwise they are taken as they are, and cut where the text encoder ends.
+    pub prompt_weighting: bool,
     /// Width in pixels, a multiple of [`PipelineInfo::size_multiple`](crate::PipelineInfo::size_multiple).
     pub width: Option<usize>,
     /// Height in pixels, likewise.
@@ -63,6 +70,9 @@ impl GenerationRequest {
         Self {
             prompt: prompt.into(),
             negative_prompt: None,
+            prompt_2: None,
+            negative_prompt_2: None,
+            prompt_weighting: true,
             width: None,
             height: None,
             steps: None,

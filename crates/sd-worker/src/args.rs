@@ -99,6 +99,12 @@ pub(crate) struct ModelArgs {
     /// When the VAE decodes in tiles: less memory, and a picture that differs a little.
     #[arg(long, env = "SD_WORKER_VAE_TILING", value_enum, default_value_t = TilingName::Auto)]
     pub(crate) vae_tiling: TilingName,
+    /// A textual inversion (.safetensors), which prompts then call by the file's name without its ending. May be repeated.
+    #[arg(long, env = "SD_WORKER_EMBEDDING", value_name = "FILE")]
+    pub(crate) embedding: Vec<PathBuf>,
+    /// A folder of textual inversions; those that do not fit the model are left out.
+    #[arg(long, env = "SD_WORKER_EMBEDDINGS_DIR", value_name = "FOLDER")]
+    pub(crate) embeddings_dir: Option<PathBuf>,
 }
 
 fn memory_limit(text: &str) -> Result<MemoryLimit, String> {
@@ -180,6 +186,15 @@ pub(crate) struct GenerateArgs {
     /// What it should not show.
     #[arg(long, env = "SD_WORKER_NEGATIVE_PROMPT", default_value = "", hide_default_value = true)]
     pub(crate) negative_prompt: String,
+    /// What the second text encoder reads instead of the prompt, for models with two (SDXL).
+    #[arg(long, env = "SD_WORKER_PROMPT_2", value_name = "PROMPT")]
+    pub(crate) prompt_2: Option<String>,
+    /// What it reads instead of the negative prompt.
+    #[arg(long, env = "SD_WORKER_NEGATIVE_PROMPT_2", value_name = "PROMPT")]
+    pub(crate) negative_prompt_2: Option<String>,
+    /// Take the prompts as they are: no weights, BREAK or wildcards, cut where the text encoder ends.
+    #[arg(long, env = "SD_WORKER_NO_PROMPT_WEIGHTING")]
+    pub(crate) no_prompt_weighting: bool,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Width in pixels [default: the model's own].

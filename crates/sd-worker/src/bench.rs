@@ -151,6 +151,8 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn begin(&self, steps: usize) -> Result<Generation, Failure> {
+        // Encoding the text is part of what is measured.
+        self.pipeline.clear_prompt_cache();
         Ok(self.pipeline.begin(&GenerationRequest {
             negative_prompt: Some("blurry, low quality".into()),
             width: Some(self.size),

@@ -80,6 +80,9 @@ fn common(args: &GenerateArgs) -> Common {
     Common {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
+        prompt_2: args.prompt_2.clone(),
+        negative_prompt_2: args.negative_prompt_2.clone(),
+        prompt_weighting: args.no_prompt_weighting.then_some(false),
         width: args.width,
         height: args.height,
         steps: args.steps,

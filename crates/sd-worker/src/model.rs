@@ -61,6 +61,8 @@ pub(crate) fn options(args: &ModelArgs) -> Result<LoadOptions, Failure> {
             TilingName::Always => VaeTiling::Always,
             TilingName::Never => VaeTiling::Never,
         },
+        embeddings: args.embedding.clone(),
+        embeddings_dir: args.embeddings_dir.clone(),
         ..LoadOptions::default()
     })
 }

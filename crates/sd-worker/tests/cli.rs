@@ -179,6 +179,27 @@ fn several_pictures_are_numbered_and_have_seeds_of_their_own() {
 }
 
 #[test]
+fn wildcards_are_told_and_switched_off_with_the_rest_of_the_syntax() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompt = "a {red|red} (circle:1.2) on grass";
+    let run = |more: &[&str]| {
+        let arguments = [&["generate", prompt, "--seed=5", "--steps=2", "--output=a.png"], more].concat();
+        let output = sd_worker(&arguments, folder.path());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        (text(&output.stderr), std::fs::read(folder.path().join("a.png")).unwrap())
+    };
+    let (notes, picture) = run(&[]);
+    let chosen = "a red (circle:1.2) on grass";
+    assert!(notes.contains(&format!("seed 5 chose the prompt: {chosen}\n")), "{notes}");
+    let holds = |picture: &[u8], text: &str| picture.windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(holds(&picture, &format!("\"prompt\":\"{chosen}\"")));
+    let (notes, literal) = run(&["--no-prompt-weighting"]);
+    assert!(!notes.contains("chose"), "{notes}");
+    assert!(holds(&literal, &format!("\"prompt\":\"{prompt}\"")));
+    assert_ne!(picture, literal);
+}
+
+#[test]
 fn a_flag_may_come_from_the_environment() {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_sd-worker"))
@@ -225,6 +246,11 @@ fn mistakes_end_with_exit_code_2_and_leave_nothing_behind() {
         (vec!["generate", "x", "--dtype", "f16"], "dtype"),
         (vec!["generate", "x", "--num-images", "9"], "num_images"),
         (vec!["generate", "x", "--clip-skip", "11", "--steps", "1"], "clip_skip"),
+        (vec!["generate", "a (cat:200)"], "prompt: is weighted 200 at `cat`"),
+        (vec!["generate", "x", "--prompt-2", "y"], "prompt_2: is beyond model `demo`"),
+        (vec!["generate", "x", "--embedding", "none.safetensors"], "none.safetensors"),
+        (vec!["generate", "x", "--embedding", "old.pt"], "old.pt: it is a pickle"),
+        (vec!["generate", "x", "--embeddings-dir", "none"], "none"),
         (
             vec!["generate", "x", "--threads", "0"],
             "invalid value '0' for '--threads <N>': 0 is not in 1..=1024",

@@ -66,13 +66,16 @@ fn common() -> impl Strategy<Value = Common> {
     let flags = (of(any::<bool>()), any::<bool>(), any::<bool>());
     let interval = (0.0..0.5f64, 0.5..=1.0f64).prop_map(|(start, end)| GuidanceInterval { start, end });
     let shares = (of(0.0..=1.0f64), of(interval), of(0.0..=1.0f64));
-    let all = (texts, numbers, names, parts, flags, shares);
-    all.prop_map(|(texts, numbers, names, parts, flags, shares)| Common {
+    let seconds = (of(".{0,20}"), of(".{0,20}"));
+    let all = (texts, seconds, numbers, names, parts, flags, shares);
+    all.prop_map(|(texts, seconds, numbers, names, parts, flags, shares)| Common {
         guidance_rescale: shares.0,
         guidance_interval: shares.1,
         eta: shares.2,
         prompt: texts.0,
         negative_prompt: texts.1,
+        prompt_2: seconds.0,
+        negative_prompt_2: seconds.1,
         model: texts.2,
         hive_id: texts.3,
         worker_id: texts.4,

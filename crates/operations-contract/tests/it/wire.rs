@@ -56,7 +56,7 @@ fn null_is_absent() {
 #[test]
 fn every_field_is_read() {
     let operation = parse(json!({
-        "operation": "image_generation", "prompt": "a", "negative_prompt": "b", "model": "m", "width": 640,
+        "operation": "image_generation", "prompt": "a", "negative_prompt": "b", "prompt_2": "c", "negative_prompt_2": "d", "model": "m", "width": 640,
         "height": 512, "steps": 30, "guidance_scale": 5, "seed": u64::MAX, "sampler": "dpmpp_2m",
         "schedule": "karras", "num_images": 2, "clip_skip": 1, "prompt_weighting": false, "rng": "philox",
         "loras": [{"name": "l", "scale": -0.5}],
@@ -72,6 +72,7 @@ fn every_field_is_read() {
     assert_eq!(common.prompt_weighting, Some(false));
     assert_eq!((common.guidance_rescale, common.eta), (Some(0.7), Some(1.0)));
     assert_eq!(common.guidance_interval, Some(GuidanceInterval { start: 0.0, end: 0.8 }));
+    assert_eq!((common.prompt_2.as_deref(), common.negative_prompt_2.as_deref()), (Some("c"), Some("d")));
     assert_eq!((common.loras[0].scale, common.control[0].end), (-0.5, 0.9));
     assert!(common.tiling.x && !common.tiling.y);
     let preview = common.preview.unwrap();

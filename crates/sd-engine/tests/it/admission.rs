@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use operations_contract::{ErrorCode, FieldError, JobEvent, Operation, Terminator};
+use operations_contract::{ErrorCode, Feature, FieldError, JobEvent, Operation, Terminator};
 use sd_engine::{JobRegistry, JobRouter, ModelBoard, RequestQueue, Retention, SubmitError};
 use serde_json::{Value, json};
 
@@ -90,6 +90,8 @@ async fn what_the_model_cannot_do_is_unsupported() {
         ("guidance_interval", json!({"start": 0.2})),
         ("eta", json!(0.5)),
         ("prompt_weighting", json!(true)),
+        ("prompt_2", json!("a dog")),
+        ("negative_prompt_2", json!("a dog")),
     ] {
         let error = refused(generation(field, value)).await;
         assert_eq!(error.detail().code, ErrorCode::UnsupportedOperation);
@@ -97,6 +99,25 @@ async fn what_the_model_cannot_do_is_unsupported() {
     }
     let error = refused(generation("preview", json!({"method": "vae"}))).await;
     assert_eq!(named(&error.detail().fields), ["preview.method"]);
+}
+
+#[tokio::test]
+async fn weights_beyond_reason_are_refused_also_where_a_wildcard_makes_them() {
+    let mut generator = TestGenerator::new();
+    generator.capabilities.features.push(Feature::PromptWeighting);
+    let worker = Worker::with(generator, 8, Retention::default()).await;
+    for (prompt, field, part) in
+        [("a (cat:200)", "prompt", "200 at `cat`"), ("a (dog:{500|600})", "prompt", "00 at `dog`")]
+    {
+        let error = worker.router.submit_json(&generation("prompt", json!(prompt))).unwrap_err();
+        let SubmitError::Invalid(fields) = error else { panic!("another refusal") };
+        assert_eq!(named(&fields), [field]);
+        assert!(fields[0].message.contains(part), "{}", fields[0].message);
+        assert_eq!(fields[0].limit.as_deref(), Some("weighted between -100 and 100"));
+    }
+    let mut literal = generation("prompt", json!("a (cat:200)"));
+    literal["prompt_weighting"] = json!(false);
+    assert!(worker.router.submit_json(&literal).is_ok());
 }
 
 #[tokio::test]

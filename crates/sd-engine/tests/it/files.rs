@@ -2,9 +2,11 @@
 
 use std::io::Cursor;
 
-use operations_contract::{ImageFormat, JobEvent, Operation};
-use sd_engine::{JSON_KEY, PARAMETERS_KEY};
+use operations_contract::{Feature, ImageFormat, JobEvent, Operation};
+use sd_engine::{JSON_KEY, PARAMETERS_KEY, Retention};
+use sd_inference::prompt::resolve_wildcards;
 
+use crate::generator::TestGenerator;
 use crate::support::Worker;
 
 async fn files(change: impl FnOnce(&mut Operation)) -> Vec<operations_contract::EventImage> {
@@ -45,6 +47,33 @@ async fn a_png_tells_how_it_was_made() {
     let again: Operation = serde_json::from_str(&texts[1].1).unwrap();
     assert_eq!((again.common().seed, again.common().num_images), (Some(42), 1));
     assert_eq!(again.common().steps, Some(3));
+}
+
+#[tokio::test]
+async fn each_file_tells_the_prompt_that_its_own_seed_chose() {
+    let mut generator = TestGenerator::new();
+    generator.capabilities.features.push(Feature::PromptWeighting);
+    let worker = Worker::with(generator, 8, Retention::default()).await;
+    let prompt = "a {red|green|blue|black|white} {cat|dog|horse|fish}";
+    let mut operation = Operation::generate(prompt);
+    operation.common_mut().seed = Some(41);
+    operation.common_mut().num_images = 3;
+    let story = worker.story(&worker.accept(operation)).await;
+    let JobEvent::Complete { images, .. } = story.last() else { panic!("{story:?}") };
+    let mut chosen = Vec::new();
+    for (image, seed) in images.iter().zip(41..) {
+        let texts = texts(image.image.bytes());
+        let again: Operation = serde_json::from_str(&texts[1].1).unwrap();
+        let told = again.common().prompt.clone();
+        assert_eq!(told, resolve_wildcards(prompt, seed));
+        // What is told is made again as it is.
+        assert_eq!((again.common().seed, again.common().num_images), (Some(seed), 1));
+        assert_eq!(resolve_wildcards(&told, seed), told);
+        assert!(texts[0].1.starts_with(&format!("{told}\n")), "{}", texts[0].1);
+        chosen.push(told);
+    }
+    chosen.dedup();
+    assert!(chosen.len() > 1, "all seeds chose the same: {chosen:?}");
 }
 
 #[tokio::test]

@@ -107,7 +107,7 @@ impl Generation {
         self.taken += self.scheduler.steps() - self.first;
         (self.scheduler, self.noise, self.first, self.next) = (scheduler, noise, first, first);
         (self.width, self.height, self.canvas) = (width, height, canvas);
-        self.condition.resize(width, height);
+        self.conditions.iter_mut().for_each(|condition| condition.resize(width, height));
         self.last = None;
         Ok(())
     }

@@ -40,6 +40,10 @@ pub struct PipelineInfo {
     pub size_multiple: usize,
     /// The most layers of the text encoder that `clip_skip` can leave out.
     pub max_clip_skip: usize,
+    /// How many text encoders read the prompt; with two, each may get a prompt of its own.
+    pub text_encoders: usize,
+    /// The textual inversions that prompts may name.
+    pub embeddings: Vec<String>,
     /// Width in pixels where a request gives none.
     pub default_width: usize,
     /// Height in pixels where a request gives none.

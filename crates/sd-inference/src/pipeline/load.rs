@@ -1,5 +1,7 @@
 //! From the files of a model to a pipeline.
 
+use std::path::PathBuf;
+
 use candle_core::{DType, Device};
 use sd_models::unet::{Unet2DConditionModel, UnetConfig};
 use sd_models::vae::{AutoencoderKl, VaeConfig};
@@ -33,7 +35,7 @@ impl ModelSource {
     ///
     /// # Errors
     /// As [`ModelFiles::folder`].
-    pub fn folder(path: impl Into<std::path::PathBuf>) -> Result<Self> {
+    pub fn folder(path: impl Into<PathBuf>) -> Result<Self> {
         Ok(Self::Files(ModelFiles::folder(path)?))
     }
 }
@@ -53,6 +55,10 @@ pub struct LoadOptions {
     pub height: Option<usize>,
     /// When the VAE decodes in tiles.
     pub vae_tiling: VaeTiling,
+    /// Files with textual inversions for prompts to name; one that does not fit the model is an error.
+    pub embeddings: Vec<PathBuf>,
+    /// A folder of such files; those that do not fit are left out, with a note.
+    pub embeddings_dir: Option<PathBuf>,
 }
 
 impl Default for LoadOptions {
@@ -65,6 +71,8 @@ impl Default for LoadOptions {
             width: None,
             height: None,
             vae_tiling: VaeTiling::default(),
+            embeddings: Vec::new(),
+            embeddings_dir: None,
         }
     }
 }
@@ -236,7 +244,7 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
     } else {
         scheduler = scheduler.for_sdxl();
     }
-    let text = TextEncoders::load(&opened, described.index.force_zeros_for_empty_prompt)?;
+    let (text, notes) = TextEncoders::load(&opened, described.index.force_zeros_for_empty_prompt)?;
     if text.width() != described.unet.text_width() {
         return Err(Error::UnsupportedModel {
             model: opened.describe("unet/config.json"),
@@ -247,7 +255,8 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
             ),
         });
     }
-    let info = info(options, &described, &text, &scheduler)?;
+    let mut info = info(options, &described, &text, &scheduler)?;
+    info.notes.extend(notes);
     let Described { unet, vae, budget, .. } = described;
     let unet = Unet2DConditionModel::load(
         &opened.weights("unet", DIFFUSION_STEM)?,
@@ -282,6 +291,8 @@ fn info(
         dtype: dtype_name(options.dtype),
         size_multiple: described.vae.scale_factor().max(MIN_SIZE_MULTIPLE),
         max_clip_skip: text.max_clip_skip(),
+        text_encoders: text.count(),
+        embeddings: text.embeddings(),
         default_width,
         default_height,
         default_steps: described.defaults.default_steps.unwrap_or(steps),

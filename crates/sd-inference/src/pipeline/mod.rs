@@ -17,8 +17,9 @@ pub use load::{LoadOptions, ModelSource};
 pub(crate) use memory::{Budget, Work};
 pub use memory::{MemoryEstimate, MemoryLimit, VaeTiling};
 pub use random::RandomModel;
-pub(crate) use text::{TextConditioning, TextEncoders};
+pub(crate) use text::{Reading, TextConditioning, TextEncoders};
 
+use crate::condition::PromptStates;
 use crate::generation::Generation;
 use crate::schedulers::SchedulerConfig;
 use crate::{GenerationRequest, Result};
@@ -69,6 +70,19 @@ impl Pipeline {
     /// [`Error::NotEnoughMemory`](crate::Error::NotEnoughMemory) when a picture of this size would not fit.
     pub fn begin(&self, request: &GenerationRequest) -> Result<Generation> {
         Generation::begin(Arc::clone(&self.parts), request)
+    }
+
+    /// What the UNet is told by the prompts of the request's first image, as [`Pipeline::begin`] encodes them.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`](crate::Error::InvalidRequest) names the field that cannot be encoded.
+    pub fn encode_prompt(&self, request: &GenerationRequest) -> Result<PromptStates> {
+        PromptStates::new(&self.parts, request)
+    }
+
+    /// Forgets the texts that were encoded lately; otherwise the same text is not encoded twice.
+    pub fn clear_prompt_cache(&self) {
+        self.parts.text.clear_cache();
     }
 
     /// What this model is and can do.

@@ -1,16 +1,28 @@
 //! Prompts to what the UNet is conditioned on.
 
-use candle_core::{D, Tensor};
-use sd_models::clip::{ClipOutput, ClipTextConfig, ClipTextModel, ClipTokenizer};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use candle_core::{D, DType, Tensor};
+use sd_models::clip::{ClipOutput, ClipTextConfig, ClipTextModel, ClipTokenizer, Replacement};
 
 use super::ModelSource;
 use super::load::{Opened, TEXT_STEM};
-use crate::Result;
+use crate::prompt::{
+    self, Cache, Chunk, Embeddings, Fit, MAX_CHUNKS, Part, Piece, Texts, Unit, WeightError, chunks,
+    single_chunk,
+};
+use crate::{Error, Result};
+
+/// How many texts are remembered, and how many bytes their states may take together.
+const CACHED_TEXTS: usize = 64;
+const CACHED_BYTES: usize = 64 << 20;
 
 /// One or two CLIP encoders with their tokenizers.
 pub(crate) struct TextEncoders {
     encoders: Vec<TextEncoder>,
+    embeddings: Embeddings,
     force_zeros_for_empty_prompt: bool,
+    cache: Mutex<Cache<TextKey, EncodedText>>,
 }
 
 struct TextEncoder {
@@ -38,18 +50,70 @@ pub(crate) struct TextConditioning {
     pub(crate) dropped_tokens: usize,
 }
 
+/// How texts are to be read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Reading {
+    /// How many more of the encoder's last layers are left out.
+    pub(crate) clip_skip: usize,
+    /// Whether there are weights, breaks and chunks; otherwise the text is taken as it is, and cut.
+    pub(crate) weighting: bool,
+}
+
+/// Everything that the states of a text depend on.
+#[derive(Debug, PartialEq)]
+struct TextKey {
+    encoder: usize,
+    text: String,
+    reading: Reading,
+}
+
+/// The states of a text from one encoder.
+#[derive(Debug, Clone)]
+struct EncodedText {
+    /// `(1, tokens, hidden_size)`, as many chunks as the text needs.
+    states: Tensor,
+    /// `(1, projection_dim)`, of the first chunk.
+    pooled: Tensor,
+    dropped: usize,
+}
+
 impl TextEncoders {
-    pub(super) fn load(opened: &Opened<'_>, force_zeros_for_empty_prompt: bool) -> Result<Self> {
+    /// Also returns notes about textual inversions that were left out.
+    pub(super) fn load(
+        opened: &Opened<'_>,
+        force_zeros_for_empty_prompt: bool,
+    ) -> Result<(Self, Vec<String>)> {
         let mut encoders = vec![TextEncoder::load(opened, "text_encoder", "tokenizer")?];
         if opened.contains("text_encoder_2/config.json") {
             encoders.push(TextEncoder::load(opened, "text_encoder_2", "tokenizer_2")?);
         }
-        Ok(Self { encoders, force_zeros_for_empty_prompt })
+        let widths: Vec<usize> = encoders.iter().map(TextEncoder::width).collect();
+        let options = opened.options;
+        let fit = Fit {
+            widths: &widths,
+            room: encoders.iter().map(|encoder| encoder.tokens.room()).min().unwrap_or(0),
+            device: &options.device,
+            dtype: encoders[0].model.dtype(),
+        };
+        let (embeddings, notes) =
+            Embeddings::load(&options.embeddings, options.embeddings_dir.as_deref(), &fit)?;
+        let cache = Mutex::new(Cache::new(CACHED_TEXTS, CACHED_BYTES));
+        Ok((Self { encoders, embeddings, force_zeros_for_empty_prompt, cache }, notes))
     }
 
     /// The width of the states.
     pub(super) fn width(&self) -> usize {
-        self.encoders.iter().map(|encoder| encoder.model.config().hidden_size).sum()
+        self.encoders.iter().map(TextEncoder::width).sum()
+    }
+
+    /// How many encoders there are.
+    pub(crate) fn count(&self) -> usize {
+        self.encoders.len()
+    }
+
+    /// The names of the textual inversions that prompts may use.
+    pub(crate) fn embeddings(&self) -> Vec<String> {
+        self.embeddings.names().map(str::to_owned).collect()
     }
 
     /// The most layers that `clip_skip` can leave out.
@@ -59,49 +123,192 @@ impl TextEncoders {
         layers.saturating_sub(if self.encoders.len() > 1 { 2 } else { 1 })
     }
 
-    /// Encodes a prompt. With one encoder the states are its last after the final norm; with two, the
-    /// last but one of both, side by side, and the second encoder's pooled state.
-    ///
-    /// References: `StableDiffusionPipeline.encode_prompt`, `StableDiffusionXLPipeline.encode_prompt`.
-    pub(crate) fn encode(&self, prompt: &str, clip_skip: usize) -> Result<TextConditioning> {
-        let mut states = Vec::new();
-        let mut pooled = None;
-        let mut dropped_tokens = 0;
-        let single = self.encoders.len() == 1;
-        for encoder in &self.encoders {
-            let (ids, dropped) = encoder.tokens.encode(prompt)?;
-            dropped_tokens = dropped_tokens.max(dropped);
-            let output = encoder.model.forward(&[ids])?;
-            states.push(match (single, clip_skip) {
-                (true, 0) => output.last_hidden_state.clone(),
-                (true, skip) => encoder.model.final_layer_norm(from_end(&output, skip))?,
-                (false, skip) => from_end(&output, skip + 1).clone(),
-            });
-            pooled = Some(output.pooled);
-        }
-        Ok(TextConditioning {
-            states: Tensor::cat(&states, D::Minus1)?,
-            pooled: pooled.filter(|_| !single),
-            dropped_tokens,
-        })
+    /// Forgets all encoded texts. To be called when the encoders' weights change.
+    pub(crate) fn clear_cache(&self) {
+        self.cache().clear();
     }
 
-    /// Encodes what guidance pushes away from. Without a text, some models want zeros instead of an empty prompt.
-    pub(crate) fn encode_negative(
+    /// Encodes the texts of one image: what it should show, and with guidance what it is pushed away from. Both come out
+    /// equally long.
+    ///
+    /// With one encoder the states are its last after the final norm; with two, the last but one of both, side by side,
+    /// and the second encoder's pooled state.
+    ///
+    /// References: `StableDiffusionPipeline.encode_prompt`, `StableDiffusionXLPipeline.encode_prompt`.
+    pub(crate) fn encode(
         &self,
-        prompt: Option<&str>,
-        positive: &TextConditioning,
-        clip_skip: usize,
-    ) -> Result<TextConditioning> {
-        if prompt.is_none() && self.force_zeros_for_empty_prompt && positive.pooled.is_some() {
-            return Ok(TextConditioning {
+        texts: &Texts<'_>,
+        guided: bool,
+        reading: Reading,
+    ) -> Result<(TextConditioning, Option<TextConditioning>)> {
+        let encode = |fields: &[prompt::Field<'_>]| -> Result<Vec<EncodedText>> {
+            let each = fields.iter().take(self.count()).enumerate();
+            each.map(|(encoder, (field, text))| self.encode_text(encoder, field, text, reading)).collect()
+        };
+        let positive = encode(&texts.positive)?;
+        // Without a text, some models want zeros instead of an empty prompt.
+        let zeros = texts.negative.is_none() && self.force_zeros_for_empty_prompt && self.count() > 1;
+        let negative = match &texts.negative {
+            _ if !guided || zeros => None,
+            Some(fields) => Some(encode(fields)?),
+            None => Some(encode(&[("negative_prompt", "".into()), ("negative_prompt", "".into())])?),
+        };
+        let mut longest = 0;
+        for text in positive.iter().chain(negative.iter().flatten()) {
+            longest = longest.max(text.states.dim(1)?);
+        }
+        let positive = self.join(positive, longest, reading)?;
+        let negative = match negative {
+            Some(negative) => Some(self.join(negative, longest, reading)?),
+            None if guided => Some(TextConditioning {
                 states: positive.states.zeros_like()?,
                 pooled: positive.pooled.as_ref().map(Tensor::zeros_like).transpose()?,
                 dropped_tokens: 0,
+            }),
+            None => None,
+        };
+        Ok((positive, negative))
+    }
+
+    /// Puts what the encoders gave side by side, each filled up with empty chunks to `length` tokens.
+    fn join(&self, texts: Vec<EncodedText>, length: usize, reading: Reading) -> Result<TextConditioning> {
+        let mut joined = Vec::new();
+        for (encoder, text) in texts.iter().enumerate() {
+            let mut chunks = vec![text.states.clone()];
+            let mut missing = length - text.states.dim(1)?;
+            while missing > 0 {
+                let empty = self.encode_text(encoder, "prompt", "", reading)?.states;
+                missing = missing.saturating_sub(empty.dim(1)?);
+                chunks.push(empty);
+            }
+            joined.push(Tensor::cat(&chunks, 1)?);
+        }
+        Ok(TextConditioning {
+            states: Tensor::cat(&joined, D::Minus1)?,
+            pooled: texts.last().filter(|_| self.count() > 1).map(|text| text.pooled.clone()),
+            dropped_tokens: texts.iter().map(|text| text.dropped).max().unwrap_or(0),
+        })
+    }
+
+    /// The states of `text` from one encoder, remembered or computed. `field` names it in errors.
+    fn encode_text(
+        &self,
+        encoder: usize,
+        field: &'static str,
+        text: &str,
+        reading: Reading,
+    ) -> Result<EncodedText> {
+        let key = TextKey { encoder, text: text.to_owned(), reading };
+        if let Some(found) = self.cache().find(&key) {
+            return Ok(found);
+        }
+        let units = self.units(encoder, field, text, reading.weighting)?;
+        let tokens = &self.encoders[encoder].tokens;
+        let (chunks, dropped) = match reading.weighting {
+            true => (chunks(&units, tokens.room(), tokens.comma()), 0),
+            false => {
+                let (chunk, dropped) = single_chunk(&units, tokens.room());
+                (vec![chunk], dropped)
+            }
+        };
+        if chunks.len() > MAX_CHUNKS {
+            let (count, room) = (chunks.len(), tokens.room());
+            let total: usize = chunks.iter().map(|chunk| chunk.ids.len()).sum();
+            return Err(Error::InvalidRequest {
+                field,
+                value: format!("{total} tokens in {count} chunks"),
+                limit: format!("at most {MAX_CHUNKS} chunks of {room} tokens"),
             });
         }
-        self.encode(prompt.unwrap_or(""), clip_skip)
+        let encoded = chunks.iter().map(|chunk| self.encode_chunk(encoder, chunk, reading.clip_skip));
+        let (states, mut pooled): (Vec<_>, Vec<_>) = encoded.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        let states = Tensor::cat(&states, 1)?;
+        let bytes = states.elem_count() * states.dtype().size_in_bytes();
+        let encoded = EncodedText { states, pooled: pooled.swap_remove(0), dropped };
+        self.cache().keep(key, encoded.clone(), bytes);
+        Ok(encoded)
     }
+
+    /// What of `text` takes room in a chunk.
+    fn units(&self, encoder: usize, field: &'static str, text: &str, weighting: bool) -> Result<Vec<Unit>> {
+        let pieces = match weighting {
+            true => prompt::parse(text).map_err(|error| refusal(field, error))?,
+            false => vec![Piece::Text { text: text.to_owned(), weight: 1.0 }],
+        };
+        let mut units = Vec::new();
+        for piece in pieces {
+            let Piece::Text { text, weight } = piece else {
+                units.push(Unit::Break);
+                continue;
+            };
+            let weight = weight as f32;
+            for part in self.embeddings.split(&text) {
+                match part {
+                    Part::Text(text) => {
+                        let ids = self.encoders[encoder].tokens.ids(text)?;
+                        units.extend(ids.into_iter().map(|id| Unit::Token(id, weight)));
+                    }
+                    Part::Embedding(which) => {
+                        units.push(Unit::Embedding(which, self.embeddings.count(which), weight));
+                    }
+                }
+            }
+        }
+        Ok(units)
+    }
+
+    /// The weighted states and the pooled state of one chunk.
+    fn encode_chunk(&self, encoder: usize, chunk: &Chunk, clip_skip: usize) -> Result<(Tensor, Tensor)> {
+        let TextEncoder { tokens, model } = &self.encoders[encoder];
+        let mut replacements = Vec::new();
+        for &(position, which, count) in &chunk.embeddings {
+            let vectors = self.embeddings.vectors(which, encoder).narrow(0, 0, count)?;
+            // The start token stands before the chunk.
+            replacements.push(Replacement { row: 0, position: position + 1, vectors });
+        }
+        let output = model.forward_replaced(&[tokens.frame(chunk.ids.clone())], &replacements)?;
+        let states = match (self.count(), clip_skip) {
+            (1, 0) => output.last_hidden_state.clone(),
+            (1, skip) => model.final_layer_norm(from_end(&output, skip))?,
+            (_, skip) => from_end(&output, skip + 1).clone(),
+        };
+        Ok((weighted(&states, &chunk.weights)?, output.pooled))
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache<TextKey, EncodedText>> {
+        // What a panicking thread left is whole: entries come and go at once.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Multiplies the state of each token by its weight, then all by one number, so that their mean is what it was. The first
+/// weight is that of the second state: start, end and padding weigh 1.
+///
+/// That is what AUTOMATIC1111's web UI does in its mode "Original".
+fn weighted(states: &Tensor, weights: &[f32]) -> Result<Tensor> {
+    if weights.iter().all(|weight| *weight == 1.0) {
+        return Ok(states.clone());
+    }
+    let shape = states.dims3()?;
+    let mut values = states.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let sum = |values: &[f32]| values.iter().copied().map(f64::from).sum::<f64>();
+    let before = sum(&values);
+    for (state, weight) in values.chunks_exact_mut(shape.2).skip(1).zip(weights) {
+        state.iter_mut().for_each(|value| *value *= weight);
+    }
+    let restore = (before / sum(&values)) as f32;
+    values.iter_mut().for_each(|value| *value *= restore);
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(Error::NotFinite { stage: "weighting the prompt".into() });
+    }
+    Ok(Tensor::from_vec(values, shape, &candle_core::Device::Cpu)?
+        .to_dtype(states.dtype())?
+        .to_device(states.device())?)
+}
+
+fn refusal(field: &'static str, error: WeightError) -> Error {
+    let WeightError { weight, text, limit } = error;
+    Error::InvalidRequest { field, value: format!("weighted {weight} at `{text}`"), limit }
 }
 
 /// The state that is `distance` layers before the last.
@@ -126,31 +333,47 @@ impl TextEncoder {
             ClipTextModel::load(&opened.weights(folder, TEXT_STEM)?, config, &opened.describe(&file))?;
         Ok(Self { tokens, model })
     }
-}
 
-impl Tokens {
-    fn encode(&self, prompt: &str) -> Result<(Vec<u32>, usize)> {
-        match self {
-            Self::Clip(tokenizer) => Ok(tokenizer.encode(prompt)?),
-            Self::Bytes { length, vocabulary } => {
-                let (begin, end) = (vocabulary - 2, vocabulary - 1);
-                let room = length - 2;
-                let mut ids = vec![begin];
-                ids.extend(prompt.bytes().take(room).map(u32::from));
-                ids.resize(*length, end);
-                Ok((ids, prompt.len().saturating_sub(room)))
-            }
-        }
+    fn width(&self) -> usize {
+        self.model.config().hidden_size
     }
 }
 
-impl TextConditioning {
-    /// The same for each of `count` images.
-    pub(crate) fn repeat(&self, count: usize) -> Result<Self> {
-        Ok(Self {
-            states: self.states.repeat((count, 1, 1))?,
-            pooled: self.pooled.as_ref().map(|pooled| pooled.repeat((count, 1))).transpose()?,
-            dropped_tokens: self.dropped_tokens,
-        })
+impl Tokens {
+    /// The ids of a text alone.
+    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        match self {
+            Self::Clip(tokenizer) => Ok(tokenizer.tokenize(text)?),
+            Self::Bytes { .. } => Ok(text.bytes().map(u32::from).collect()),
+        }
+    }
+
+    /// How many tokens of a text one chunk holds.
+    fn room(&self) -> usize {
+        match self {
+            Self::Clip(tokenizer) => tokenizer.room(),
+            Self::Bytes { length, .. } => length.saturating_sub(2),
+        }
+    }
+
+    /// A chunk as the encoder reads it: start, `ids`, end, padding.
+    fn frame(&self, ids: Vec<u32>) -> Vec<u32> {
+        match self {
+            Self::Clip(tokenizer) => tokenizer.frame(ids),
+            Self::Bytes { length, vocabulary } => {
+                let mut framed = vec![vocabulary - 2];
+                framed.extend(ids.into_iter().take(self.room()));
+                framed.resize(*length, vocabulary - 1);
+                framed
+            }
+        }
+    }
+
+    /// The token behind which a chunk may end early.
+    fn comma(&self) -> Option<u32> {
+        match self {
+            Self::Clip(tokenizer) => tokenizer.comma(),
+            Self::Bytes { .. } => Some(u32::from(b',')),
+        }
     }
 }

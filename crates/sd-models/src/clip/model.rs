@@ -1,6 +1,6 @@
 //! The text transformer (Radford et al., 2021); reference `transformers.CLIPTextModel`.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::ClipTextConfig;
 use crate::nn::{Activation, Attention, AttentionConfig, Embedding, LayerNorm, Linear, Mask, Sequence};
@@ -27,6 +27,17 @@ pub struct ClipOutput {
     pub last_hidden_state: Tensor,
     /// The state at the end token, projected where the model has a projection: `(batch, projection_dim)`.
     pub pooled: Tensor,
+}
+
+/// Learned vectors that stand in a sequence where token embeddings would: a textual inversion at work.
+#[derive(Debug, Clone)]
+pub struct Replacement {
+    /// Which sequence of the batch.
+    pub row: usize,
+    /// The position of the first vector in it, the start token counted.
+    pub position: usize,
+    /// `(vectors, hidden_size)`, in the model's number format and on its device.
+    pub vectors: Tensor,
 }
 
 impl ClipTextModel {
@@ -91,6 +102,11 @@ impl ClipTextModel {
         &self.config
     }
 
+    /// The number format of token embeddings.
+    pub fn dtype(&self) -> DType {
+        self.token_embedding.dtype()
+    }
+
     /// The layer norm that ends the encoder, for pipelines that pick an earlier state.
     ///
     /// # Errors
@@ -104,11 +120,26 @@ impl ClipTextModel {
     /// # Errors
     /// When an id is outside the vocabulary, a sequence is too long, or on device errors.
     pub fn forward(&self, ids: &[Vec<u32>]) -> Result<ClipOutput> {
+        self.forward_replaced(ids, &[])
+    }
+
+    /// As [`ClipTextModel::forward`], with the embeddings of some tokens replaced. Which ids stand there matters only
+    /// for where the sequence ends: use 0.
+    ///
+    /// # Errors
+    /// As [`ClipTextModel::forward`], and when a replacement leaves its sequence.
+    pub fn forward_replaced(&self, ids: &[Vec<u32>], replacements: &[Replacement]) -> Result<ClipOutput> {
         let length = ids.first().map_or(0, Vec::len);
         let flat: Vec<u32> = ids.iter().flatten().copied().collect();
         let tokens = Tensor::from_vec(flat, (ids.len(), length), &self.device)?;
         let positions = self.position_embedding.first(length)?;
-        let embedded = self.token_embedding.forward(&tokens)?.broadcast_add(&positions)?;
+        let mut embedded = self.token_embedding.forward(&tokens)?;
+        for Replacement { row, position, vectors } in replacements {
+            let (count, width) = vectors.dims2()?;
+            let place = [*row..row + 1, *position..position + count, 0..width];
+            embedded = embedded.slice_assign(&place, &vectors.unsqueeze(0)?)?;
+        }
+        let embedded = embedded.broadcast_add(&positions)?;
         let mut state = Sequence::from_tensor(&embedded)?;
         let mut hidden_states = vec![embedded];
         for layer in &self.layers {

@@ -136,14 +136,28 @@ impl ClipTokenizer {
     /// # Errors
     /// As [`ClipTokenizer::tokenize`].
     pub fn encode(&self, text: &str) -> Result<(Vec<u32>, usize)> {
-        let mut ids = self.tokenize(text)?;
-        let room = self.max_length.saturating_sub(2);
-        let dropped = ids.len().saturating_sub(room);
-        ids.truncate(room);
+        let ids = self.tokenize(text)?;
+        let dropped = ids.len().saturating_sub(self.room());
+        Ok((self.frame(ids), dropped))
+    }
+
+    /// How many tokens of a text one sequence holds.
+    pub fn room(&self) -> usize {
+        self.max_length.saturating_sub(2)
+    }
+
+    /// Start, `ids` as far as there is room, end, padding: exactly [`ClipTokenizer::max_length`] ids.
+    pub fn frame(&self, mut ids: Vec<u32>) -> Vec<u32> {
+        ids.truncate(self.room());
         ids.insert(0, self.begin);
         ids.push(self.end);
         ids.resize(self.max_length, self.pad);
-        Ok((ids, dropped))
+        ids
+    }
+
+    /// The id of the comma that ends a word; `None` where the vocabulary has none.
+    pub fn comma(&self) -> Option<u32> {
+        self.tokenizer.token_to_id(",</w>")
     }
 }
 

@@ -30,6 +30,11 @@ impl Embedding {
         Ok(rows.reshape((batch, length, self.table.dim(1)?))?)
     }
 
+    /// The number format of the rows.
+    pub fn dtype(&self) -> DType {
+        self.table.dtype()
+    }
+
     /// The first `length` rows, `(length, features)`.
     ///
     /// # Errors
