@@ -5,11 +5,11 @@
 
 mod support;
 
-use sd_inference::{Error, GenerationRequest};
+use sd_inference::{Error, GenerationRequest, LoadOptions, ModelSource, Pipeline};
 
 use support::{
-    FAMILIES, TOLERANCE, each_is_the_image_of_its_own_seed, fixtures, images, largest_difference, pipeline,
-    request, runs,
+    FAMILIES, TOLERANCE, copy, each_is_the_image_of_its_own_seed, fixtures, images, largest_difference,
+    pipeline, request, runs,
 };
 
 fn check_against_reference(family: &str, folder: &str) {
@@ -154,4 +154,22 @@ fn what_the_model_cannot_do_is_refused_by_field_before_anything_is_computed() {
         assert!(error.to_string().contains(field), "{field}: {error}");
         assert!(matches!(error, Error::InvalidRequest { .. } | Error::Scheduler(_)));
     }
+}
+
+/// A model is known by its own files: with the scheduler of SDXL Turbo it takes few steps without guidance by itself.
+#[test]
+fn a_model_for_few_steps_has_defaults_of_its_own() {
+    let usual = pipeline("sdxl", "model");
+    assert_eq!((usual.info().default_steps, usual.info().default_guidance_scale), (20, 7.5));
+    let folder = tempfile::tempdir().unwrap();
+    copy(&fixtures("sdxl").join("model"), folder.path());
+    let turbo = r#"{"_class_name": "EulerAncestralDiscreteScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+        "beta_schedule": "scaled_linear", "prediction_type": "epsilon", "timestep_spacing": "trailing"}"#;
+    std::fs::write(folder.path().join("scheduler/scheduler_config.json"), turbo).unwrap();
+    let source = ModelSource::folder(folder.path()).unwrap();
+    let pipeline = Pipeline::load(&source, &LoadOptions::default()).unwrap();
+    assert_eq!((pipeline.info().default_steps, pipeline.info().default_guidance_scale), (4, 1.0));
+    assert!(pipeline.info().notes.iter().any(|note| note.contains("few steps")));
+    let generation = pipeline.begin(&GenerationRequest::new("a red circle")).unwrap();
+    assert_eq!((generation.total_steps(), generation.sampler().name()), (4, "euler_a"));
 }

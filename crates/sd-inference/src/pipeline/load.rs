@@ -281,8 +281,20 @@ fn info(
     let (default_width, default_height) = described.default_size();
     let (default_sampler, note) = scheduler.default_sampler()?;
     let guidance_embedding = described.unet.time_cond_proj_dim.is_some();
-    // The defaults of the reference's pipeline for such models.
-    let (steps, guidance_scale) = if guidance_embedding { (4, 8.5) } else { (20, 7.5) };
+    let mut notes: Vec<_> = note.into_iter().collect();
+    let (steps, guidance_scale) = match (guidance_embedding, scheduler.few_steps()) {
+        // The defaults of the reference's pipeline for such models.
+        (true, _) => (4, 8.5),
+        (false, true) => {
+            notes.push(
+                "the scheduler's settings are those of a model for few steps: 4 steps without guidance, unless a request \
+                 says otherwise"
+                    .to_owned(),
+            );
+            (4, 1.0)
+        }
+        (false, false) => (20, 7.5),
+    };
     Ok(PipelineInfo {
         family: described.family,
         inpainting: described.unet.in_channels != described.vae.latent_channels,
@@ -304,7 +316,7 @@ fn info(
             .latent_rgb
             .filter(|_| described.vae.latent_channels == 4)
             .or_else(|| LatentRgb::of(&described.vae)),
-        notes: note.into_iter().collect(),
+        notes,
     })
 }
 

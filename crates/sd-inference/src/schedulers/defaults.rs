@@ -1,6 +1,6 @@
 //! Which sampler a model means that names a class of diffusers.
 
-use super::{Result, Sampler, SchedulerConfig, SchedulerError};
+use super::{PredictionType, Result, Sampler, SchedulerConfig, SchedulerError, TimestepSpacing};
 
 /// Classes that are implemented.
 const OWN: [(&str, Sampler); 15] = [
@@ -67,6 +67,21 @@ impl SchedulerConfig {
     }
 }
 
+impl SchedulerConfig {
+    /// Whether the settings are those of models that were distilled to one to four steps without guidance (SD Turbo, SDXL
+    /// Turbo): Euler's steps down from the highest timestep, of a model that was trained with ordinary noise levels.
+    pub fn few_steps(&self) -> bool {
+        let euler = matches!(
+            self.class_name.as_deref(),
+            Some("EulerDiscreteScheduler" | "EulerAncestralDiscreteScheduler")
+        );
+        let trailing = self.timestep_spacing.as_deref() == Some(TimestepSpacing::Trailing.name());
+        let epsilon =
+            self.prediction_type.as_deref().is_none_or(|kind| kind == PredictionType::Epsilon.name());
+        euler && trailing && epsilon && self.rescale_betas_zero_snr != Some(true)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +105,27 @@ mod tests {
         );
         let message = of("MyScheduler").default_sampler().unwrap_err().to_string();
         assert!(message.contains("_class_name MyScheduler"), "{message}");
+    }
+
+    /// The settings of published models.
+    #[test]
+    fn distilled_models_are_known_by_their_settings() {
+        let config = |json: &str| SchedulerConfig::from_json(json).unwrap();
+        for turbo in [
+            r#"{"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing", "prediction_type": "epsilon"}"#,
+            r#"{"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}"#,
+        ] {
+            assert!(config(turbo).few_steps(), "{turbo}");
+        }
+        for ordinary in [
+            r#"{"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading", "prediction_type": "epsilon"}"#,
+            r#"{"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}"#,
+            r#"{"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing", "rescale_betas_zero_snr": true}"#,
+            r#"{"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing", "prediction_type": "v_prediction"}"#,
+            "{}",
+        ] {
+            assert!(!config(ordinary).few_steps(), "{ordinary}");
+        }
     }
 
     #[test]
