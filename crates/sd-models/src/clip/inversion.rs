@@ -122,6 +122,9 @@ impl TextualInversion {
             let rows = match *vectors.shape {
                 [last] if last == width => 1,
                 [rows, last] if last == width && rows > 0 => rows,
+                [rows, _] if rows > 0 => {
+                    return Err(self.wrong_shape(vectors, vec![count.unwrap_or(rows), width]));
+                }
                 _ => return Err(self.wrong_shape(vectors, vec![count.unwrap_or(1), width])),
             };
             if *count.get_or_insert(rows) != rows {
@@ -196,7 +199,7 @@ mod tests {
                 assert!(message.contains(part), "`{part}` is not in: {message}");
             }
         };
-        check(&[("emb_params", &[3, 8], 0.5)], &[16], &["emb_params", "[3, 8]", "[1, 16]"]);
+        check(&[("emb_params", &[3, 8], 0.5)], &[16], &["emb_params", "[3, 8]", "[3, 16]"]);
         check(&[("emb_params", &[3, 8], 0.5)], &[8, 12], &["clip_l", "[1, 8]"]);
         check(&[("clip_l", &[3, 8], 0.5)], &[8, 12], &["clip_g", "[3, 12]"]);
         check(&[("clip_l", &[3, 8], 0.5), ("clip_g", &[2, 12], 0.5)], &[8, 12], &["clip_g", "[3, 12]"]);
