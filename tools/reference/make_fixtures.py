@@ -2,7 +2,7 @@
 
     python tools/reference/make_fixtures.py --output fixtures [--only PARTS]
 
-PARTS are noise, schedulers, solvers, sd15, sd21, sdxl, single_files, demo, with commas between them.
+PARTS are noise, schedulers, solvers, sd15, sd21, sdxl, single_files, demo, pictures, taesd, upscalers, with commas between them.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import families
 import hires
 import inpaints
 import noise
+import pictures
 import prompts
 import runs
 import schedulers
@@ -26,11 +27,13 @@ import seamless
 import single_files
 import solver_runs
 import solvers
+import taesd
 import transforms
+import upscalers
 from common import deterministic
 
 # Those that read what others made come after them.
-PARTS = ["noise", "schedulers", "solvers", *families.NAMES, "single_files", "demo"]
+PARTS = ["noise", "schedulers", "solvers", *families.NAMES, "single_files", "demo", "pictures", "taesd", "upscalers"]
 
 
 def build_family(name, output):
@@ -71,6 +74,12 @@ def main():
             solvers.build(arguments.output)
         elif part == "demo":
             demo.build(arguments.output / "demo")
+        elif part == "pictures":
+            pictures.build(arguments.output)
+        elif part == "taesd":
+            taesd.build(arguments.output)
+        elif part == "upscalers":
+            upscalers.build(arguments.output)
         else:
             build_family(part, arguments.output)
 

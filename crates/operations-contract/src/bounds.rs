@@ -29,6 +29,14 @@ pub const CLIP_SKIP: RangeInclusive<u64> = 0..=11;
 pub const MASK_BLUR: RangeInclusive<u64> = 0..=256;
 /// `padding_mask_crop`, in pixels.
 pub const PADDING_MASK_CROP: RangeInclusive<u64> = 0..=1024;
+/// `extend.left`, `extend.top`, `extend.right` and `extend.bottom`, in pixels.
+pub const EXTEND: RangeInclusive<u64> = 0..=2048;
+/// `extend.overlap`, in pixels.
+pub const EXTEND_OVERLAP: RangeInclusive<u64> = 0..=256;
+/// The longest side of a picture that is sent, in pixels.
+pub const MAX_INPUT_SIDE: u32 = 8192;
+/// The pixels of a picture that is sent, in all.
+pub const MAX_INPUT_PIXELS: u64 = 4096 * 4096;
 /// Entries of `loras`.
 pub const MAX_LORAS: usize = 16;
 /// `loras[].scale`.

@@ -54,6 +54,6 @@ pub use names::{
 };
 pub use operation::{Operation, ParsedOperation};
 pub use request::{
-    Common, Control, GuidanceInterval, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora, Output,
-    Preview, Tiling,
+    Common, Control, Extend, GuidanceInterval, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora,
+    Output, Preview, Tiling,
 };

@@ -4,8 +4,8 @@ use crate::bounds;
 use crate::fields::Fields;
 use crate::image_data::ImageData;
 use crate::request::{
-    Common, Control, GuidanceInterval, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora, Output,
-    Preview, Tiling,
+    Common, Control, Extend, GuidanceInterval, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora,
+    Output, Preview, Tiling,
 };
 
 pub(crate) fn generation(fields: &mut Fields<'_>) -> ImageGeneration {
@@ -23,10 +23,17 @@ pub(crate) fn transform(fields: &mut Fields<'_>) -> ImageTransform {
 
 pub(crate) fn inpaint(fields: &mut Fields<'_>) -> ImageInpaint {
     let default = ImageInpaint::default();
+    let mask_from_alpha = fields.flag("mask_from_alpha").unwrap_or(default.mask_from_alpha);
+    let extend = fields.object("extend", extend);
     ImageInpaint {
         common: common(fields),
         init_image: init_image(fields),
-        mask_image: required_image(fields, "mask_image"),
+        mask_image: match mask_from_alpha || extend.is_some() {
+            true => fields.image("mask_image").unwrap_or_default(),
+            false => required_image(fields, "mask_image"),
+        },
+        mask_from_alpha,
+        extend,
         strength: fields.number("strength").unwrap_or(default.strength),
         mask_blur: fields.u32("mask_blur", bounds::MASK_BLUR).unwrap_or(default.mask_blur),
         padding_mask_crop: fields.u32("padding_mask_crop", bounds::PADDING_MASK_CROP),
@@ -99,6 +106,14 @@ fn guidance_interval(fields: &mut Fields<'_>) -> GuidanceInterval {
         start: fields.number("start").unwrap_or(0.0),
         end: fields.number("end").unwrap_or(1.0),
     }
+}
+
+fn extend(fields: &mut Fields<'_>) -> Extend {
+    let default = Extend::default();
+    let mut side = |name| fields.u32(name, bounds::EXTEND).unwrap_or_default();
+    let (left, top, right, bottom) = (side("left"), side("top"), side("right"), side("bottom"));
+    let overlap = fields.u32("overlap", bounds::EXTEND_OVERLAP).unwrap_or(default.overlap);
+    Extend { left, top, right, bottom, overlap }
 }
 
 fn lora(fields: &mut Fields<'_>) -> Lora {

@@ -161,8 +161,15 @@ pub struct ImageInpaint {
     pub common: Common,
     /// The image to start from.
     pub init_image: ImageData,
-    /// White is repainted, black is kept; as large as `init_image`.
+    /// White is repainted, black is kept; as large as `init_image`. May be absent with one of the next two.
+    #[serde(skip_serializing_if = "ImageData::is_empty")]
     pub mask_image: ImageData,
+    /// Takes the mask from the alpha channel of `init_image`: what is transparent is repainted.
+    #[serde(skip_serializing_if = "is_false")]
+    pub mask_from_alpha: bool,
+    /// Continues the picture beyond its edges: the mask is what is new, and what the other two mark.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extend: Option<Extend>,
     /// How much of the white part is redrawn: 0 nothing, 1 all.
     pub strength: f64,
     /// Radius in pixels by which the mask's edge is softened.
@@ -178,6 +185,8 @@ impl Default for ImageInpaint {
             common: Common::default(),
             init_image: ImageData::default(),
             mask_image: ImageData::default(),
+            mask_from_alpha: false,
+            extend: None,
             strength: 1.0,
             mask_blur: 0,
             padding_mask_crop: None,
@@ -192,6 +201,31 @@ pub struct GuidanceInterval {
     pub start: f64,
     /// Up to here.
     pub end: f64,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// A larger canvas around a picture, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Extend {
+    /// To the left.
+    pub left: u32,
+    /// Above.
+    pub top: u32,
+    /// To the right.
+    pub right: u32,
+    /// Below.
+    pub bottom: u32,
+    /// How far into the picture it is repainted along the sides that are extended, so that no seam is left.
+    pub overlap: u32,
+}
+
+impl Default for Extend {
+    fn default() -> Self {
+        Self { left: 0, top: 0, right: 0, bottom: 0, overlap: 8 }
+    }
 }
 
 /// One low-rank adapter.
@@ -278,7 +312,7 @@ pub struct Output {
     pub format: ImageFormat,
     /// Quality of a lossy format.
     pub quality: u32,
-    /// Whether the parameters are written into the file (PNG).
+    /// Whether the parameters are written into the file.
     pub metadata: bool,
 }
 

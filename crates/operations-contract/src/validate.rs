@@ -7,7 +7,7 @@ use crate::error::FieldError;
 use crate::fields::Faults;
 use crate::image_data::ImageData;
 use crate::operation::Operation;
-use crate::request::{Common, Control, GuidanceInterval, Lora};
+use crate::request::{Common, Control, Extend, GuidanceInterval, ImageInpaint, Lora};
 
 pub(crate) fn operation(operation: &Operation, faults: &mut Faults) {
     common(operation.common(), faults);
@@ -19,7 +19,7 @@ pub(crate) fn operation(operation: &Operation, faults: &mut Faults) {
         }
         Operation::ImageInpaint(request) => {
             image("init_image", &request.init_image, faults);
-            image("mask_image", &request.mask_image, faults);
+            mask(request, faults);
             faults.number("strength", request.strength, bounds::STRENGTH);
             faults.whole("mask_blur", request.mask_blur.into(), bounds::MASK_BLUR);
             if let Some(padding) = request.padding_mask_crop {
@@ -91,6 +91,39 @@ fn common(common: &Common, faults: &mut Faults) {
     faults.whole("output.quality", common.output.quality.into(), bounds::QUALITY);
     if let Some(deadline) = common.deadline_ms {
         faults.whole("deadline_ms", deadline, bounds::DEADLINE_MS);
+    }
+}
+
+/// One mask at least, and no two that contradict each other.
+fn mask(request: &ImageInpaint, faults: &mut Faults) {
+    match (request.mask_image.is_empty(), request.mask_from_alpha) {
+        (true, false) if request.extend.is_none() => {
+            let message = "is missing: send it, or mask_from_alpha or extend in its place";
+            faults.push(FieldError::new("mask_image", message));
+        }
+        (false, true) => {
+            let message = "takes the place of mask_image: send one of them";
+            faults.push(FieldError::new("mask_from_alpha", message).with_value(true));
+        }
+        _ => {}
+    }
+    if let Some(sides) = &request.extend {
+        extend(sides, faults);
+    }
+}
+
+fn extend(extend: &Extend, faults: &mut Faults) {
+    let Extend { left, top, right, bottom, overlap } = *extend;
+    let sides = [("left", left), ("top", top), ("right", right), ("bottom", bottom)];
+    for (side, pixels) in sides {
+        faults.whole(&format!("extend.{side}"), pixels.into(), bounds::EXTEND);
+    }
+    faults.whole("extend.overlap", overlap.into(), bounds::EXTEND_OVERLAP);
+    if sides.iter().all(|(_, pixels)| *pixels == 0) {
+        faults.push(FieldError::new(
+            "extend",
+            "extends no side: one of left, top, right and bottom must be above 0",
+        ));
     }
 }
 

@@ -64,6 +64,7 @@
 //! ```
 
 mod board;
+mod canvas;
 mod encode;
 mod engine;
 mod generator;
@@ -88,8 +89,9 @@ pub use engine::{EngineHandle, EngineStopped, GenerationEngine};
 pub use generator::{
     ActiveGeneration, GeneratedImages, GenerationTimings, Generator, GeneratorError, StepReport, StepResult,
 };
+pub use images::read_picture;
 pub use job::{JobUpdate, JobUpdates, StoredImage};
-pub use metadata::{JSON_KEY, PARAMETERS_KEY};
+pub use metadata::{FileTexts, JSON_KEY, PARAMETERS_KEY, Parameters, Reconstructed, read_texts};
 pub use picture::{Mask, Picture, WrongPixelCount};
 pub use pipeline_generator::{ActivePipeline, PipelineGenerator};
 pub use queue::{RequestQueue, RequestReceiver};

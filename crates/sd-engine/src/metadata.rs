@@ -1,13 +1,23 @@
-//! What a PNG tells about itself: the line that other front ends read, and the request that makes it again.
+//! What a file tells about itself: the line that other front ends read, and the request that makes it again.
+
+pub(crate) mod exif;
+mod parameters;
+mod read;
 
 use operations_contract::{Operation, Sampler, Schedule, Tiling};
 
 use crate::prompts::{self, Resolved};
 
-/// The text chunk that A1111 and its kin read.
+pub use parameters::{Parameters, Reconstructed};
+pub use read::{FileTexts, read_texts};
+
+/// The text that A1111 and its kin read: the keyword of a PNG's chunk.
 pub const PARAMETERS_KEY: &str = "parameters";
-/// The text chunk with the request as JSON.
+/// The request as JSON: the keyword of a PNG's chunk.
 pub const JSON_KEY: &str = "sd-worker";
+
+/// What of a request changes no pixel: it is the client's business and no part of the picture.
+const NOT_OF_THE_PICTURE: [&str; 5] = ["preview", "priority", "deadline_ms", "hive_id", "worker_id"];
 
 /// The texts of one image. `operation` has every value filled in; `seed` is the image's own; `circumstances` tell what
 /// else the picture depends on.
@@ -31,6 +41,9 @@ fn request(parameters: &serde_json::Value, resolved: &Resolved, seed: u64) -> se
     request["num_images"] = 1.into();
     for (field, text) in resolved.fields() {
         request[field] = text.into();
+    }
+    if let Some(fields) = request.as_object_mut() {
+        fields.retain(|field, _| !NOT_OF_THE_PICTURE.contains(&field.as_str()));
     }
     request
 }

@@ -59,10 +59,14 @@ impl Generator for PipelineGenerator {
             default_schedule: named(&info.default_schedule).unwrap_or(base.default_schedule),
             default_steps: info.default_steps as u32,
             default_guidance_scale: info.default_guidance_scale,
-            previews: match info.latent_rgb {
-                Some(_) => vec![PreviewMethod::LatentRgb, PreviewMethod::Vae],
-                None => vec![PreviewMethod::Vae],
-            },
+            previews: [
+                (PreviewMethod::LatentRgb, info.latent_rgb.is_some()),
+                (PreviewMethod::Taesd, info.preview_vae),
+                (PreviewMethod::Vae, true),
+            ]
+            .into_iter()
+            .filter_map(|(method, works)| works.then_some(method))
+            .collect(),
             rngs: vec![RngKind::TorchCpu, RngKind::Philox],
             features: [
                 Feature::NegativePrompt,
@@ -158,6 +162,7 @@ impl ActivePipeline {
     fn preview(&self, method: PreviewMethod) -> Result<Option<Picture>, GeneratorError> {
         let method = match method {
             PreviewMethod::Vae => sd_inference::PreviewMethod::Vae,
+            PreviewMethod::Taesd => sd_inference::PreviewMethod::Taesd,
             _ => sd_inference::PreviewMethod::LatentRgb,
         };
         let image = self.generation.preview(method).map_err(failure)?;

@@ -1,10 +1,13 @@
 //! From an operation to a task: what the model can do, and what it does when the request leaves something open.
 
-use operations_contract::{Common, Feature, FieldError, ImageData, ModelCapabilities, Operation};
+use operations_contract::{
+    Common, Feature, FieldError, ImageData, ImageInpaint, ModelCapabilities, Operation,
+};
 use serde_json::Value;
 
+use crate::canvas::{self, Canvas};
 use crate::images;
-use crate::picture::Picture;
+use crate::picture::{Mask, Picture};
 use crate::prompts;
 use crate::task::{ControlTask, GenerationTask, Source};
 
@@ -128,13 +131,13 @@ pub(crate) fn resolve(
     draw_seed: impl FnOnce() -> u64,
 ) -> Result<Resolved, Vec<FieldError>> {
     let mut inputs = Inputs::default();
-    let source = inputs.source(&mut operation);
+    let source = inputs.source(&mut operation, model);
     let control = inputs.control(operation.common_mut());
     if !inputs.faults.is_empty() {
         return Err(inputs.faults);
     }
 
-    let mut notes = Vec::new();
+    let mut notes = std::mem::take(&mut inputs.notes);
     let (own_width, own_height) = match &source {
         // A part of a picture is worked on at the model's own size, and the result is as large as the picture.
         Source::Noise | Source::Inpaint { padding_mask_crop: Some(_), .. } => {
@@ -239,10 +242,12 @@ struct Inputs {
     faults: Vec<FieldError>,
     /// Path and description of each.
     seen: Vec<(String, String)>,
+    /// What the client should know of them.
+    notes: Vec<String>,
 }
 
 impl Inputs {
-    fn source(&mut self, operation: &mut Operation) -> Source {
+    fn source(&mut self, operation: &mut Operation, model: &ModelCapabilities) -> Source {
         match operation {
             Operation::ImageGeneration(_) => Source::Noise,
             Operation::ImageTransform(request) => {
@@ -252,19 +257,7 @@ impl Inputs {
                 }
             }
             Operation::ImageInpaint(request) => {
-                let image = self.take("init_image", &mut request.init_image, images::picture);
-                let mask = self.take("mask_image", &mut request.mask_image, images::mask);
-                let (Some(image), Some(mask)) = (image, mask) else { return Source::Noise };
-                let (size, mask_size) = ((image.width(), image.height()), (mask.width(), mask.height()));
-                if size != mask_size {
-                    self.faults.push(FieldError::new(
-                        "mask_image",
-                        format!(
-                            "has {} x {} pixels, init_image {} x {}: they must be equally large",
-                            mask_size.0, mask_size.1, size.0, size.1
-                        ),
-                    ));
-                }
+                let Some((image, mask)) = self.inpaint(request, model) else { return Source::Noise };
                 Source::Inpaint {
                     image,
                     mask,
@@ -272,6 +265,52 @@ impl Inputs {
                     mask_blur: request.mask_blur,
                     padding_mask_crop: request.padding_mask_crop,
                 }
+            }
+        }
+    }
+
+    /// The picture and the mask of an inpaint, wherever the request takes it from. `None`: there is a fault.
+    fn inpaint(&mut self, request: &mut ImageInpaint, model: &ModelCapabilities) -> Option<(Picture, Mask)> {
+        let (image, mask) = match request.mask_from_alpha {
+            true => {
+                let both = self.take("init_image", &mut request.init_image, images::picture_and_mask)?;
+                (both.0, Some(both.1))
+            }
+            false => {
+                let image = self.take("init_image", &mut request.init_image, images::picture);
+                let mask = match request.mask_image.is_empty() {
+                    true => None,
+                    false => Some(self.take("mask_image", &mut request.mask_image, images::mask)?),
+                };
+                (image?, mask)
+            }
+        };
+        let size = (image.width(), image.height());
+        if let Some(mask) = mask.as_ref().filter(|mask| (mask.width(), mask.height()) != size) {
+            let message = format!(
+                "has {} x {} pixels, init_image {} x {}: they must be equally large",
+                mask.width(),
+                mask.height(),
+                size.0,
+                size.1
+            );
+            self.faults.push(FieldError::new("mask_image", message));
+            return None;
+        }
+        let Some(extend) = request.extend else {
+            if mask.is_none() {
+                self.faults.push(FieldError::new("mask_image", "is missing"));
+            }
+            return Some((image, mask?));
+        };
+        match canvas::extended(&image, mask.as_ref(), extend, request, model) {
+            Ok(Canvas { image, mask, note }) => {
+                self.notes.extend(note);
+                Some((image, mask))
+            }
+            Err(message) => {
+                self.faults.push(FieldError::new("extend", message));
+                None
             }
         }
     }
@@ -302,6 +341,7 @@ impl Inputs {
     ) -> Option<T> {
         let data = std::mem::take(data);
         self.seen.push((path.to_owned(), format!("{} bytes", data.len())));
+        self.notes.extend(images::note(&data).map(|note| format!("{path} {note}")));
         decode(&data).map_err(|message| self.faults.push(FieldError::new(path, message))).ok()
     }
 
@@ -310,8 +350,14 @@ impl Inputs {
         let mut value = serde_json::to_value(operation).unwrap_or_default();
         for (path, description) in &self.seen {
             let pointer = format!("/{}", path.replace('[', "/").replace("].", "/"));
-            if let Some(place) = value.pointer_mut(&pointer) {
-                *place = Value::String(description.clone());
+            match value.pointer_mut(&pointer) {
+                Some(place) => *place = description.clone().into(),
+                // Optional pictures that were taken out are not there any more.
+                None => drop(
+                    value
+                        .as_object_mut()
+                        .map(|fields| fields.insert(path.clone(), description.clone().into())),
+                ),
             }
         }
         value

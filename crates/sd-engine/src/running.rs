@@ -10,7 +10,7 @@ use operations_contract::{
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::encode::{EncodeError, encode_image, shrink};
+use crate::encode::{EncodeError, encode_image, fitting, shrink};
 use crate::generator::{GeneratedImages, GeneratorError, StepReport};
 use crate::job::{JobSink, Outcome, millis};
 use crate::metadata;
@@ -133,6 +133,8 @@ impl Ticket {
             true => metadata::texts(operation, parameters, seed, circumstances).to_vec(),
             false => Vec::new(),
         };
+        let (texts, left_out) = fitting(self.output.format, texts)?;
+        self.warn(left_out.into_iter().collect());
         Ok(EventImage {
             image: ImageData::new(encode_image(picture, &self.output, &texts)?),
             format: self.output.format,

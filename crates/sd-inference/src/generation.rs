@@ -318,7 +318,8 @@ impl Generation {
     }
 
     /// The first picture as the last step means it to become. `None` before the first step, and by
-    /// [`PreviewMethod::LatentRgb`] for a model whose latents nobody can read.
+    /// [`PreviewMethod::LatentRgb`] for a model whose latents nobody can read, and by [`PreviewMethod::Taesd`] where none
+    /// was loaded.
     ///
     /// # Errors
     /// As [`Generation::decode`].
@@ -329,6 +330,10 @@ impl Generation {
         let clean = self.scheduler.clean_sample(&first(prediction)?, *step, &input)?;
         let drawn = match (method, &self.parts.info.latent_rgb) {
             (PreviewMethod::Vae, _) => self.drawn(&clean)?,
+            (PreviewMethod::Taesd, _) => match &self.parts.preview_vae {
+                Some(tiny) => to_image(&tiny.decode_with(&clean, self.canvas.seamless)?)?,
+                None => return Ok(None),
+            },
             (PreviewMethod::LatentRgb, Some(map)) => {
                 map.picture(&clean, (self.width as u32, self.height as u32))?
             }

@@ -29,6 +29,7 @@ mod generation;
 mod guidance;
 mod init;
 pub mod machine;
+mod outpaint;
 mod pipeline;
 mod preview;
 pub mod prompt;
@@ -36,6 +37,7 @@ mod repaint;
 mod request;
 pub mod rng;
 pub mod schedulers;
+mod upscale;
 
 pub use batch::advance;
 pub use candle_core::{DType, Device};
@@ -44,6 +46,7 @@ pub use error::{Error, Result};
 pub use generation::{Finished, Generation, Hires, Step, Timings, Upscaler};
 pub use guidance::GuidanceInterval;
 pub use init::InitImage;
+pub use outpaint::Extend;
 pub use pipeline::{
     LoadOptions, MemoryEstimate, MemoryLimit, ModelDefaults, ModelSource, Pipeline, PipelineInfo,
     RandomModel, VaeTiling,
@@ -56,3 +59,4 @@ pub use sd_models::{
     EmbeddedFile, ModelFiles, accelerators, cpu_kernels_warning, inspect, measure_peak, registry, save,
     single_file, work,
 };
+pub use upscale::{UpscaleNetwork, UpscaleOptions, UpscaleTiles};

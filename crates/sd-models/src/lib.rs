@@ -23,6 +23,7 @@
 mod assembled;
 pub mod clip;
 mod error;
+pub mod esrgan;
 mod files;
 pub mod inspect;
 mod memory;
@@ -30,6 +31,7 @@ pub mod nn;
 pub mod registry;
 pub mod save;
 pub mod single_file;
+pub mod taesd;
 mod tensor_index;
 pub mod unet;
 pub mod vae;

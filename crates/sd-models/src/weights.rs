@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -13,7 +14,7 @@ use safetensors::Dtype;
 use serde::Deserialize;
 
 use crate::assembled::PartSource;
-use crate::files::ModelFiles;
+use crate::files::{FileBytes, ModelFiles};
 use crate::tensor_index::{TensorFile, TensorIndex};
 use crate::{Error, Result};
 
@@ -100,6 +101,15 @@ impl Weights {
         Ok(Self::from_index(Arc::new(TensorIndex::read(opened)?), device, dtype))
     }
 
+    /// Opens a single safetensors file on disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be read, [`Error::BadFile`] when it is cut or has a bad header.
+    pub(crate) fn open_file(path: &Path, device: &Device, dtype: DType) -> Result<Self> {
+        let file = TensorFile { bytes: FileBytes::map(path)?, name: path.display().to_string() };
+        Ok(Self::from_index(Arc::new(TensorIndex::read(vec![file])?), device, dtype))
+    }
+
     pub(crate) fn from_index(index: Arc<TensorIndex>, device: &Device, dtype: DType) -> Self {
         let source = Arc::new(Source::Files(index));
         Self { source, prefix: String::new(), device: device.clone(), dtype }
@@ -144,6 +154,14 @@ impl Weights {
         match &*self.source {
             Source::Files(index) => index.get(&self.key(name)).is_some(),
             Source::Random { .. } => true,
+        }
+    }
+
+    /// The shape of the tensor `name` in the files of this scope; `None` where there is none.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        match &*self.source {
+            Source::Files(index) => index.shape(&self.key(name)),
+            Source::Random { .. } => None,
         }
     }
 
@@ -291,7 +309,7 @@ mod tests {
         assert!((variance - 1.0).abs() < 0.05, "fan-in scaling is off: {variance}");
     }
 
-    fn save(folder: &std::path::Path, bytes: &[u8]) -> Result<Weights> {
+    fn save(folder: &Path, bytes: &[u8]) -> Result<Weights> {
         std::fs::create_dir_all(folder.join("unet")).unwrap();
         std::fs::write(folder.join("model_index.json"), "{}").unwrap();
         std::fs::write(folder.join("unet/diffusion_pytorch_model.safetensors"), bytes).unwrap();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use operations_contract::{GuidanceInterval, RngKind, Sampler, Schedule, Tiling, Upscaler};
+use operations_contract::{Extend, GuidanceInterval, RngKind, Sampler, Schedule, Tiling, Upscaler};
 use sd_inference::machine::parse_bytes;
 use sd_inference::{MemoryLimit, RandomModel};
 
@@ -45,6 +45,10 @@ pub(crate) enum Command {
     Inpaint(InpaintArgs),
     /// Serve the jobs API over HTTP.
     Serve(ServeArgs),
+    /// Tell how a picture was made: the command that makes it again.
+    Inspect(InspectArgs),
+    /// Enlarge a picture with a network of the ESRGAN family.
+    Upscale(UpscaleArgs),
     /// Measure a model on this machine.
     Bench(BenchArgs),
     /// List, download, inspect, convert and remove models.
@@ -105,6 +109,9 @@ pub(crate) struct ModelArgs {
     /// A folder of textual inversions; those that do not fit the model are left out.
     #[arg(long, env = "SD_WORKER_EMBEDDINGS_DIR", value_name = "FOLDER")]
     pub(crate) embeddings_dir: Option<PathBuf>,
+    /// A tiny autoencoder for previews by the method `taesd`: a folder or safetensors file of TAESD, for SDXL TAESDXL.
+    #[arg(long, env = "SD_WORKER_PREVIEW_VAE", value_name = "PATH")]
+    pub(crate) preview_vae: Option<PathBuf>,
 }
 
 fn memory_limit(text: &str) -> Result<MemoryLimit, String> {
@@ -118,6 +125,15 @@ fn guidance_interval(text: &str) -> Result<GuidanceInterval, String> {
     let number = |text: &str| text.trim().parse::<f64>().map_err(|_| format!("`{text}` is no number"));
     let (start, end) = text.split_once(',').ok_or("two numbers with a comma between them are wanted")?;
     Ok(GuidanceInterval { start: number(start)?, end: number(end)? })
+}
+
+/// Four numbers of pixels.
+fn sides(text: &str) -> Result<[u32; 4], String> {
+    let sides: Result<Vec<u32>, _> = text.split(',').map(|side| side.trim().parse()).collect();
+    sides
+        .ok()
+        .and_then(|sides| sides.try_into().ok())
+        .ok_or_else(|| "must be four numbers of pixels, as 0,0,64,0: left, top, right, bottom".to_owned())
 }
 
 /// When the VAE decodes in tiles.
@@ -257,6 +273,9 @@ pub(crate) struct GenerateArgs {
     /// The file to write: .png, .jpg or .webp. Several pictures get -1, -2, ... before the ending.
     #[arg(long, short, env = "SD_WORKER_OUTPUT", default_value = "sd-worker.png", value_name = "FILE")]
     pub(crate) output: PathBuf,
+    /// Quality of a JPEG, 1 to 100.
+    #[arg(long, env = "SD_WORKER_QUALITY", default_value_t = 90)]
+    pub(crate) quality: u32,
     /// Leave the parameters out of the file.
     #[arg(long, env = "SD_WORKER_NO_METADATA")]
     pub(crate) no_metadata: bool,
@@ -302,9 +321,18 @@ pub(crate) struct InpaintArgs {
     /// The picture: PNG, JPEG or WebP. The result is as large, unless --width and --height say otherwise.
     #[arg(long, env = "SD_WORKER_IMAGE", value_name = "FILE")]
     pub(crate) image: PathBuf,
-    /// The mask, as large as the picture: white is redrawn, black is kept.
+    /// The mask, as large as the picture: white is redrawn, black is kept. Needed, unless one of the next two is there.
     #[arg(long, env = "SD_WORKER_MASK", value_name = "FILE")]
-    pub(crate) mask: PathBuf,
+    pub(crate) mask: Option<PathBuf>,
+    /// Take the mask from the picture's alpha channel: what is transparent is redrawn.
+    #[arg(long, env = "SD_WORKER_MASK_FROM_ALPHA")]
+    pub(crate) mask_from_alpha: bool,
+    /// Continue the picture beyond its edges by so many pixels.
+    #[arg(long, env = "SD_WORKER_EXTEND", value_name = "LEFT,TOP,RIGHT,BOTTOM", value_parser = sides)]
+    pub(crate) extend: Option<[u32; 4]>,
+    /// How far into the picture it is redrawn along the sides that --extend names, in pixels.
+    #[arg(long, env = "SD_WORKER_OVERLAP", default_value_t = Extend::default().overlap, value_name = "PIXELS")]
+    pub(crate) overlap: u32,
     /// How much of the marked part is redrawn: 0 nothing, 1 all.
     #[arg(long, env = "SD_WORKER_STRENGTH", default_value_t = 1.0)]
     pub(crate) strength: f64,
@@ -314,6 +342,51 @@ pub(crate) struct InpaintArgs {
     /// Work at full size on the marked part with this margin in pixels [default: on the whole picture].
     #[arg(long, env = "SD_WORKER_PADDING_MASK_CROP", value_name = "PIXELS")]
     pub(crate) padding_mask_crop: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The picture: PNG, JPEG or WebP, of sd-worker or of a program that writes A1111's parameters.
+    #[arg(env = "SD_WORKER_FILE")]
+    pub(crate) file: PathBuf,
+    /// Print one JSON object: request, command, pictures that are needed, and what could not be taken over.
+    #[arg(long, env = "SD_WORKER_JSON")]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpscaleArgs {
+    /// The picture: PNG, JPEG or WebP.
+    #[arg(env = "SD_WORKER_FILE")]
+    pub(crate) file: PathBuf,
+    /// The network: ESRGAN or Real-ESRGAN (RRDBNet) as a safetensors file.
+    #[arg(long = "model", env = "SD_WORKER_UPSCALER", value_name = "FILE")]
+    pub(crate) upscaler: PathBuf,
+    /// By how much the result is larger, 1 to 8 [default: as the network does it].
+    #[arg(long, env = "SD_WORKER_SCALE")]
+    pub(crate) scale: Option<f64>,
+    /// The side of the tiles that the picture is cut into, in pixels: memory grows with its square.
+    #[arg(long, env = "SD_WORKER_TILE", value_name = "PIXELS", default_value_t = 192,
+          value_parser = clap::value_parser!(u16).range(32..=1024))]
+    pub(crate) tile: u16,
+    /// How many pixels on each side of a tile are shared with the next one.
+    #[arg(long, env = "SD_WORKER_MARGIN", value_name = "PIXELS", default_value_t = 16)]
+    pub(crate) margin: u16,
+    /// Where to compute: `cpu`, `cuda`, `cuda:N` or `metal`.
+    #[arg(long, env = "SD_WORKER_DEVICE", default_value = "cpu")]
+    pub(crate) device: DeviceName,
+    /// The file to write: .png, .jpg or .webp.
+    #[arg(long, short, env = "SD_WORKER_OUTPUT", default_value = "sd-worker.png", value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Quality of a JPEG, 1 to 100.
+    #[arg(long, env = "SD_WORKER_QUALITY", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) quality: u32,
+    /// Leave out what the picture's own file told about its making.
+    #[arg(long, env = "SD_WORKER_NO_METADATA")]
+    pub(crate) no_metadata: bool,
+    /// Print one JSON object instead of text and show no progress bar.
+    #[arg(long, env = "SD_WORKER_JSON")]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use operations_contract::{
-    Common, ErrorCode, EventImage, Hires, ImageData, ImageGeneration, ImageInpaint, ImageTransform, JobEvent,
-    JobId, Operation, Output, Terminator, Timings,
+    Common, ErrorCode, EventImage, Extend, Hires, ImageData, ImageGeneration, ImageInpaint, ImageTransform,
+    JobEvent, JobId, Operation, Output, Terminator, Timings,
 };
 use sd_engine::{JobRouter, JobUpdate};
 use serde_json::json;
@@ -34,7 +34,15 @@ pub(crate) fn inpaint(args: &InpaintArgs) -> Result<(), Failure> {
     let request = ImageInpaint {
         common: common(&args.generate),
         init_image: read("image", &args.image)?,
-        mask_image: read("mask", &args.mask)?,
+        mask_image: args.mask.as_deref().map_or(Ok(ImageData::default()), |mask| read("mask", mask))?,
+        mask_from_alpha: args.mask_from_alpha,
+        extend: args.extend.map(|[left, top, right, bottom]| Extend {
+            left,
+            top,
+            right,
+            bottom,
+            overlap: args.overlap,
+        }),
         strength: args.strength,
         mask_blur: args.mask_blur,
         padding_mask_crop: args.padding_mask_crop,
@@ -52,10 +60,11 @@ fn read(flag: &str, path: &Path) -> Result<ImageData, Failure> {
 fn make(args: &GenerateArgs, mut operation: Operation) -> Result<(), Failure> {
     let start = Instant::now();
     // What the contract alone can refuse is refused before a model is loaded.
+    operation.common_mut().output.quality = args.quality;
     operation.validate().map_err(Failure::refused)?;
     let output = OutputFiles::reserve(&args.output)?;
     operation.common_mut().output =
-        Output { format: output.format(), metadata: !args.no_metadata, ..Output::default() };
+        Output { format: output.format(), metadata: !args.no_metadata, quality: args.quality };
 
     let worker = Worker::new(1);
     let (router, models) = (worker.router.clone(), worker.models.clone());

@@ -8,12 +8,14 @@ mod demo;
 mod exit;
 mod generate;
 mod info;
+mod inspect;
 mod logging;
 mod model;
 mod models;
 mod output;
 mod serve;
 mod threads;
+mod upscale;
 mod worker;
 
 use std::process::ExitCode;
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
         Command::Transform(args) => generate::transform(&args),
         Command::Inpaint(args) => generate::inpaint(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Upscale(args) => upscale::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Info => info::run(cli.threads),

@@ -36,15 +36,19 @@ pub(crate) fn files(name: &str, place: &PlaceArgs) -> Result<ModelFiles, Failure
     registry.open(name, config, vae).map_err(Failure::refused)
 }
 
-/// The device and number format that the flags name.
-pub(crate) fn options(args: &ModelArgs) -> Result<LoadOptions, Failure> {
-    let device = match args.device {
+/// The device of this name.
+pub(crate) fn device(name: DeviceName) -> Result<Device, Failure> {
+    let device = match name {
         DeviceName::Cpu => Ok(Device::Cpu),
         DeviceName::Cuda(number) => Device::new_cuda(number),
         DeviceName::Metal => Device::new_metal(0),
     };
-    let device = device
-        .map_err(|error| Failure::refused(format!("device {} cannot be used: {error}", args.device)))?;
+    device.map_err(|error| Failure::refused(format!("device {name} cannot be used: {error}")))
+}
+
+/// The device and number format that the flags name.
+pub(crate) fn options(args: &ModelArgs) -> Result<LoadOptions, Failure> {
+    let device = device(args.device)?;
     let dtype = match args.dtype {
         DtypeName::Auto if device.is_cpu() && sd_inference::cpu_multiplies_bf16() => DType::BF16,
         DtypeName::Auto => DType::F32,
@@ -63,6 +67,7 @@ pub(crate) fn options(args: &ModelArgs) -> Result<LoadOptions, Failure> {
         },
         embeddings: args.embedding.clone(),
         embeddings_dir: args.embeddings_dir.clone(),
+        preview_vae: args.preview_vae.clone(),
         ..LoadOptions::default()
     })
 }

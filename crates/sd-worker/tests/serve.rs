@@ -145,6 +145,31 @@ fn previews_come_at_the_chosen_steps_and_look_like_the_picture() {
     }
 }
 
+/// Where a tiny autoencoder was loaded, previews by it are told among the model's abilities, and come.
+#[test]
+fn previews_by_a_tiny_autoencoder_come_where_one_was_loaded() {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures");
+    let (model, tiny) =
+        (format!("--model={fixtures}/sd15/model"), format!("--preview-vae={fixtures}/taesd/model"));
+    let request = json!({
+        "operation": "image_generation", "prompt": "x", "steps": 3, "preview": {"every": 2, "method": "taesd"},
+    });
+    let service = Service::start(&[&model, &tiny]);
+    let (status, accepted) = service.submit(&request);
+    assert_eq!(status, 202, "{accepted}");
+    let story = service.get(accepted["sse_url"].as_str().unwrap()).1;
+    assert_eq!(story.matches("\"type\":\"preview\"").count(), 1, "{story}");
+    let models: Value = serde_json::from_str(&service.get("/v1/models").1).unwrap();
+    assert_eq!(models["models"][0]["previews"], json!(["latent_rgb", "taesd", "vae"]));
+    drop(service);
+    let (status, refused) = Service::start(&[&model]).submit(&request);
+    assert_eq!(
+        (status, &refused["error"]["fields"][0]["field"]),
+        (422, &json!("preview.method")),
+        "{refused}"
+    );
+}
+
 #[test]
 fn what_the_model_cannot_do_is_refused_before_a_job_exists() {
     let service = Service::start(&[]);

@@ -193,6 +193,34 @@ fn required_images_are_required() {
     assert_eq!(told, ["init_image: is empty", "mask_image: is required"]);
 }
 
+/// A mask, the alpha channel or a larger canvas: one at least, and no two that contradict each other.
+#[test]
+fn what_is_repainted_must_be_clear() {
+    let told = |field: &str, value: Value, mask: Option<&str>| {
+        let mut request = json!({"operation": "image_inpaint", "prompt": "x", "init_image": PIXEL});
+        request[field] = value;
+        if let Some(mask) = mask {
+            request["mask_image"] = mask.into();
+        }
+        Operation::from_json(&request).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert_eq!(told("mask_from_alpha", json!(true), None), "");
+    assert_eq!(told("extend", json!({"left": 1}), None), "");
+    assert_eq!(told("extend", json!({"left": 1}), Some(PIXEL)), "");
+    assert_eq!(told("mask_from_alpha", json!(false), None), "mask_image: is required");
+    assert_eq!(
+        told("mask_from_alpha", json!(true), Some(PIXEL)),
+        "mask_from_alpha: takes the place of mask_image: send one of them"
+    );
+    assert!(told("extend", json!({}), None).starts_with("extend: extends no side"));
+    assert_eq!(told("extend", json!({"top": 2049}), None), "extend.top: 2049 is outside 0..=2048");
+    assert!(told("extend", json!({"up": 8}), None).starts_with("extend.up: is no field"));
+    assert_eq!(
+        told("extend", json!({"right": 8, "overlap": 257}), None),
+        "extend.overlap: 257 is outside 0..=256"
+    );
+}
+
 #[test]
 fn images_are_not_fetched() {
     let faults =

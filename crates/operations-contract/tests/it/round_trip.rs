@@ -1,7 +1,7 @@
 //! What is serialized and parsed again is the same.
 
 use operations_contract::{
-    Common, Control, GuidanceInterval, Hires, ImageData, ImageFormat, ImageGeneration, ImageInpaint,
+    Common, Control, Extend, GuidanceInterval, Hires, ImageData, ImageFormat, ImageGeneration, ImageInpaint,
     ImageTransform, Lora, Operation, Output, Preview, PreviewMethod, Priority, RngKind, Sampler, Schedule,
     Tiling, Upscaler,
 };
@@ -101,10 +101,26 @@ fn common() -> impl Strategy<Value = Common> {
     })
 }
 
+/// A mask from one or more of its sources.
+fn masks() -> impl Strategy<Value = (ImageData, bool, Option<Extend>)> {
+    let extend = (1..=2048u32, 0..=2048u32, 0..=256u32).prop_map(|(left, bottom, overlap)| Extend {
+        left,
+        bottom,
+        overlap,
+        ..Extend::default()
+    });
+    prop_oneof![
+        (image(), Just(false), of(extend.clone())),
+        (Just(ImageData::default()), Just(true), of(extend.clone())),
+        (Just(ImageData::default()), Just(false), extend.prop_map(Some)),
+    ]
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
-    let images = (image(), image(), 0.0..=1.0f64, 0..=256u32, of(0..=1024u32));
+    let images = (image(), masks(), 0.0..=1.0f64, 0..=256u32, of(0..=1024u32));
     (0..3, common(), images).prop_map(|(kind, common, images)| {
-        let (init_image, mask_image, strength, mask_blur, padding_mask_crop) = images;
+        let (init_image, masks, strength, mask_blur, padding_mask_crop) = images;
+        let (mask_image, mask_from_alpha, extend) = masks;
         match kind {
             0 => Operation::ImageGeneration(ImageGeneration { common }),
             1 => Operation::ImageTransform(ImageTransform { common, init_image, strength }),
@@ -112,6 +128,8 @@ fn operation() -> impl Strategy<Value = Operation> {
                 common,
                 init_image,
                 mask_image,
+                mask_from_alpha,
+                extend,
                 strength,
                 mask_blur,
                 padding_mask_crop,

@@ -58,6 +58,8 @@ pub struct PipelineInfo {
     pub default_schedule: crate::schedulers::Schedule,
     /// How latents become colours in previews; `None` where nobody knows.
     pub latent_rgb: Option<LatentRgb>,
+    /// Whether a tiny autoencoder was loaded for previews.
+    pub preview_vae: bool,
     /// Things worth telling whoever loaded the model, such as a sampler that had to be replaced.
     pub notes: Vec<String>,
 }

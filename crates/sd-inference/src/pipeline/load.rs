@@ -1,8 +1,9 @@
 //! From the files of a model to a pipeline.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
+use sd_models::taesd::AutoencoderTiny;
 use sd_models::unet::{Unet2DConditionModel, UnetConfig};
 use sd_models::vae::{AutoencoderKl, VaeConfig};
 use sd_models::{ModelFiles, Weights};
@@ -59,6 +60,8 @@ pub struct LoadOptions {
     pub embeddings: Vec<PathBuf>,
     /// A folder of such files; those that do not fit are left out, with a note.
     pub embeddings_dir: Option<PathBuf>,
+    /// A tiny autoencoder (TAESD, for SDXL TAESDXL) for previews: a folder or a safetensors file.
+    pub preview_vae: Option<PathBuf>,
 }
 
 impl Default for LoadOptions {
@@ -73,6 +76,7 @@ impl Default for LoadOptions {
             vae_tiling: VaeTiling::default(),
             embeddings: Vec::new(),
             embeddings_dir: None,
+            preview_vae: None,
         }
     }
 }
@@ -263,13 +267,34 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
         unet,
         &opened.describe("unet/config.json"),
     )?;
+    let preview_vae = match &options.preview_vae {
+        Some(path) => Some(preview_vae(path, &vae, options)?),
+        None => None,
+    };
     let vae_dtype = vae_dtype(options.dtype, info.family, &vae);
     let vae = AutoencoderKl::load(
         &opened.weights("vae", DIFFUSION_STEM)?.with_dtype(vae_dtype),
         vae,
         &opened.describe("vae/config.json"),
     )?;
-    Ok(Parts { text, unet, vae, scheduler, info, budget, device: options.device.clone() })
+    Ok(Parts { text, unet, vae, preview_vae, scheduler, info, budget, device: options.device.clone() })
+}
+
+/// Opens the tiny autoencoder for previews, if it reads the latents of this VAE.
+fn preview_vae(path: &Path, vae: &VaeConfig, options: &LoadOptions) -> Result<AutoencoderTiny> {
+    let tiny = AutoencoderTiny::open(path, &options.device, options.dtype)?;
+    let (own, found) =
+        ((vae.latent_channels, vae.scale_factor()), (tiny.latent_channels(), tiny.scale_factor()));
+    match own == found {
+        true => Ok(tiny),
+        false => Err(Error::UnsupportedModel {
+            model: path.display().to_string(),
+            reason: format!(
+                "it reads latents of {} channels and {} pixels, but the model's have {} and {}",
+                found.0, found.1, own.0, own.1
+            ),
+        }),
+    }
 }
 
 fn info(
@@ -316,6 +341,7 @@ fn info(
             .latent_rgb
             .filter(|_| described.vae.latent_channels == 4)
             .or_else(|| LatentRgb::of(&described.vae)),
+        preview_vae: options.preview_vae.is_some(),
         notes,
     })
 }

@@ -9,6 +9,7 @@ mod text;
 use std::sync::Arc;
 
 use candle_core::Device;
+use sd_models::taesd::AutoencoderTiny;
 use sd_models::unet::Unet2DConditionModel;
 use sd_models::vae::AutoencoderKl;
 
@@ -38,6 +39,8 @@ pub(crate) struct Parts {
     pub(crate) text: TextEncoders,
     pub(crate) unet: Unet2DConditionModel,
     pub(crate) vae: AutoencoderKl,
+    /// For previews alone.
+    pub(crate) preview_vae: Option<AutoencoderTiny>,
     pub(crate) scheduler: SchedulerConfig,
     pub(crate) info: PipelineInfo,
     pub(crate) budget: Budget,

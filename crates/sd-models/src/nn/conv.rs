@@ -58,7 +58,7 @@ pub struct ConvInputs<'a> {
     pub upsample_to: Option<(usize, usize)>,
 }
 
-/// A convolution with bias.
+/// A convolution.
 #[derive(Debug, Clone)]
 pub struct Conv2d {
     weights: ConvWeights,
@@ -95,6 +95,34 @@ impl Conv2d {
             false => ConvWeights::Tensors {
                 weight: weights.tensor("weight", &shape)?,
                 bias: weights.tensor("bias", &[out_channels])?.reshape((1, out_channels, 1, 1))?,
+            },
+        };
+        Ok(Self { weights, config })
+    }
+
+    /// Loads `weight` alone; the bias is zero.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    pub fn load_unbiased(
+        weights: &Weights,
+        in_channels: usize,
+        out_channels: usize,
+        config: ConvConfig,
+    ) -> Result<Self> {
+        let shape = [out_channels, in_channels, config.kernel, config.kernel];
+        let weights = match weights.device().is_cpu() {
+            true => ConvWeights::Packed(Arc::new(PackedConv2d::new(
+                cpu::kernels(),
+                weights.stored("weight", &shape)?.as_packable(),
+                shape,
+                None,
+                config.geometry(),
+                cpu::precision(weights.dtype()),
+            )?)),
+            false => ConvWeights::Tensors {
+                weight: weights.tensor("weight", &shape)?,
+                bias: Tensor::zeros((1, out_channels, 1, 1), weights.dtype(), weights.device())?,
             },
         };
         Ok(Self { weights, config })

@@ -1,0 +1,170 @@
+//! TAESD, the tiny autoencoder (Ollin Boer Bohan, 2023): previews in a fraction of a step, and a decoder for the hurried;
+//! reference `diffusers.AutoencoderTiny`.
+//!
+//! It works on latents as the diffusion knows them, which other decoders unscale first. What it is made of follows from
+//! the names and shapes of its tensors, so that a file needs no configuration beside it.
+
+mod layers;
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use serde::Deserialize;
+
+use crate::nn::{FeatureMap, Seamless};
+use crate::{Error, ModelFiles, Result, Weights};
+use layers::{Layers, Way};
+
+/// Latents beyond this are bent back: the decoder never saw others.
+const LARGEST_LATENT: f64 = 3.0;
+
+/// A tiny autoencoder: always a decoder, and an encoder where the file has one.
+#[derive(Debug)]
+pub struct AutoencoderTiny {
+    encoder: Option<Layers>,
+    decoder: Layers,
+    dtype: DType,
+}
+
+/// What of a folder's `config.json` could ask for something else than TAESD.
+#[derive(Deserialize)]
+#[serde(default)]
+struct TinyConfig {
+    act_fn: String,
+    upsample_fn: String,
+    upsampling_scaling_factor: usize,
+    scaling_factor: f64,
+    shift_factor: f64,
+}
+
+impl Default for TinyConfig {
+    fn default() -> Self {
+        Self {
+            act_fn: "relu".into(),
+            upsample_fn: "nearest".into(),
+            upsampling_scaling_factor: 2,
+            scaling_factor: 1.0,
+            shift_factor: 0.0,
+        }
+    }
+}
+
+impl TinyConfig {
+    fn check(&self, file: &str) -> Result<()> {
+        let Self { act_fn, upsample_fn, upsampling_scaling_factor, scaling_factor, shift_factor } = self;
+        for (field, found, supported) in [
+            ("act_fn", act_fn.clone(), "relu"),
+            ("upsample_fn", upsample_fn.clone(), "nearest"),
+            ("upsampling_scaling_factor", upsampling_scaling_factor.to_string(), "2"),
+            ("scaling_factor", scaling_factor.to_string(), "1"),
+            ("shift_factor", shift_factor.to_string(), "0"),
+        ] {
+            if found != supported {
+                let (file, field, supported) = (file.into(), field.into(), supported.into());
+                return Err(Error::UnsupportedConfig { file, field, found, supported });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AutoencoderTiny {
+    /// Opens a folder in the diffusers layout (`config.json` and weights) or a single safetensors file, with diffusers'
+    /// names or those of the original repository, with or without an encoder.
+    ///
+    /// # Errors
+    /// When nothing is there or the tensors are not those of a tiny autoencoder; as [`Weights::tensor`].
+    pub fn open(path: &Path, device: &Device, dtype: DType) -> Result<Self> {
+        let shown = path.display().to_string();
+        let weights = match path.is_dir() {
+            true => {
+                let files = ModelFiles::Folder(path.to_owned());
+                if files.contains("config.json") {
+                    files.json::<TinyConfig>("config.json")?.check(&files.describe("config.json"))?;
+                }
+                Weights::open(&files, ".", "diffusion_pytorch_model", device, dtype)?
+            }
+            false => Weights::open_file(path, device, dtype)?,
+        };
+        Self::load(&weights, &shown)
+    }
+
+    /// Loads the model from tensors of any of the known namings. `file` names them in error messages.
+    ///
+    /// # Errors
+    /// As [`AutoencoderTiny::open`].
+    pub fn load(weights: &Weights, file: &str) -> Result<Self> {
+        // Where each naming keeps a part. The original decoder begins with a layer that diffusers has outside.
+        let part = |places: &[(&str, usize)], way: Way| {
+            let place = places
+                .iter()
+                .find(|(scope, first)| weights.contains(&name(scope, &format!("{first}.weight"))));
+            place.map(|(scope, first)| {
+                let scope = if scope.is_empty() { weights.clone() } else { weights.child(scope) };
+                Layers::load(&scope, *first, way, file)
+            })
+        };
+        let decoders = [("decoder.layers", 0), ("decoder", 1), ("taesd_decoder", 1), ("", 1)];
+        let Some(decoder) = part(&decoders, Way::Decode) else {
+            return Err(Error::BadFile {
+                file: file.into(),
+                reason: "no decoder of a tiny autoencoder: neither `decoder.layers.0.weight` nor, in the original \
+                         naming, `1.weight`"
+                    .into(),
+            });
+        };
+        let encoders = [("encoder.layers", 0), ("encoder", 0), ("taesd_encoder", 0)];
+        let encoder = part(&encoders, Way::Encode).transpose()?;
+        Ok(Self { encoder, decoder: decoder?, dtype: weights.activation_dtype() })
+    }
+
+    /// Channels of the latents.
+    pub fn latent_channels(&self) -> usize {
+        self.decoder.in_channels()
+    }
+
+    /// Pixels to one latent along each side.
+    pub fn scale_factor(&self) -> usize {
+        self.decoder.scale_factor()
+    }
+
+    /// Whether it can encode.
+    pub fn has_encoder(&self) -> bool {
+        self.encoder.is_some()
+    }
+
+    /// The picture `(batch, 3, height, width)` of latents as the diffusion knows them, around -1..=1, f32.
+    ///
+    /// # Errors
+    /// When shapes do not fit, or on device errors.
+    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        self.decode_with(latents, Seamless::default())
+    }
+
+    /// As [`decode`](Self::decode), for a picture whose edges meet.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_with(&self, latents: &Tensor, seamless: Seamless) -> Result<Tensor> {
+        let latents = ((latents.to_dtype(self.dtype)? / LARGEST_LATENT)?.tanh()? * LARGEST_LATENT)?;
+        let latents = FeatureMap::from_nchw(&latents)?.with_seamless(seamless);
+        let pixels = self.decoder.forward(latents)?.to_nchw()?;
+        Ok(pixels.to_dtype(DType::F32)?.affine(2.0, -1.0)?)
+    }
+
+    /// The latents, as the diffusion knows them, of `pixels` `(batch, 3, height, width)` in -1..=1, f32.
+    ///
+    /// # Errors
+    /// Without an encoder; when shapes do not fit, or on device errors.
+    pub fn encode(&self, pixels: &Tensor) -> Result<Tensor> {
+        let Some(encoder) = &self.encoder else {
+            return Err(candle_core::Error::Msg("the tiny autoencoder has no encoder".into()).into());
+        };
+        let pixels = pixels.to_dtype(self.dtype)?.affine(0.5, 0.5)?;
+        Ok(encoder.forward(FeatureMap::from_nchw(&pixels)?)?.to_nchw()?.to_dtype(DType::F32)?)
+    }
+}
+
+fn name(scope: &str, rest: &str) -> String {
+    if scope.is_empty() { rest.to_owned() } else { format!("{scope}.{rest}") }
+}

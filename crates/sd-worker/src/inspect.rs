@@ -1,0 +1,323 @@
+//! `sd-worker inspect`: the request that makes a picture again, from what its file tells.
+
+use std::path::Path;
+
+use clap::{Arg, ArgAction, CommandFactory};
+use operations_contract::OperationKind;
+use sd_engine::{FileTexts, Parameters, read_texts};
+use serde_json::{Map, Value, json};
+
+use crate::args::{Cli, InspectArgs};
+use crate::exit::{Failure, say};
+
+/// What the settings of our files call the tiles of the VAE.
+const VAE_TILING: &str = "VAE tiling";
+
+pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
+    let refused = |reason: String| Failure::refused(format!("file {}: {reason}", args.file.display()));
+    let bytes = std::fs::read(&args.file).map_err(|error| refused(error.to_string()))?;
+    let texts = read_texts(&bytes).map_err(refused)?;
+    let made = Making::of(&texts, &args.file).map_err(refused)?;
+    if args.json {
+        return say(made.report(&texts, &args.file));
+    }
+    for note in &made.notes {
+        eprintln!("note: {note}");
+    }
+    say(quoted_line(&made.command))
+}
+
+/// How a picture was made.
+struct Making {
+    /// As `POST /v1/jobs` takes it, save for its pictures.
+    request: Value,
+    /// The same as arguments, the program first.
+    command: Vec<String>,
+    /// The pictures that it needs: field, flag and what is known of each.
+    needs: Vec<(&'static str, &'static str, String)>,
+    notes: Vec<String>,
+    own: bool,
+}
+
+impl Making {
+    fn of(texts: &FileTexts, file: &Path) -> Result<Self, String> {
+        let settings = texts.parameters.as_deref().map(Parameters::parse);
+        let (mut request, mut notes, own) = match (&texts.json, &settings) {
+            (Some(text), _) => {
+                let request: Value = serde_json::from_str(text)
+                    .map_err(|error| format!("its request cannot be read: {error}"))?;
+                (request, Vec::new(), true)
+            }
+            (None, Some(parameters)) => {
+                let made = parameters.reconstruct();
+                (made.request, made.notes, false)
+            }
+            (None, None) if texts.comfy_graph => {
+                return Err("holds a graph of ComfyUI and no `parameters` text; graphs are not read".into());
+            }
+            (None, None) => return Err("tells nothing about its making".into()),
+        };
+        let fields = request.as_object_mut().ok_or("its request is no JSON object")?;
+        let kind: OperationKind = fields
+            .get("operation")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .parse()
+            .map_err(|error: operations_contract::UnknownName| error.to_string())?;
+        let needs = needed(kind, fields);
+        for (field, flag, known) in &needs {
+            fields.remove(*field);
+            notes.push(format!("{flag} needs the picture that it was made from{known}"));
+        }
+        let mut command = Command::new(kind);
+        command.fields(fields, &mut notes);
+        if settings.as_ref().is_some_and(|settings| own && settings.setting(VAE_TILING).is_some()) {
+            command.arguments.push("--vae-tiling=always".into());
+        }
+        command
+            .arguments
+            .extend(needs.iter().map(|(field, flag, _)| format!("{flag}={}", field.to_uppercase())));
+        command.arguments.push(format!("--output={}", again(file, texts.format)));
+        Ok(Self { command: command.finish(), request, needs, notes, own })
+    }
+
+    fn report(&self, texts: &FileTexts, file: &Path) -> Value {
+        let needs = self.needs.iter().map(|(field, flag, _)| json!({"field": field, "flag": flag}));
+        json!({
+            "file": file,
+            "format": texts.format,
+            "width": texts.size.0,
+            "height": texts.size.1,
+            "own": self.own,
+            "request": self.request,
+            "command": self.command,
+            "needs": needs.collect::<Vec<_>>(),
+            "notes": self.notes,
+            "parameters": texts.parameters,
+        })
+    }
+}
+
+/// The pictures that a request needs. Files tell only their sizes.
+fn needed(kind: OperationKind, fields: &Map<String, Value>) -> Vec<(&'static str, &'static str, String)> {
+    let told = |field: &str| match fields.get(field).and_then(Value::as_str) {
+        Some(size) if !size.is_empty() => format!(", a file of {size}"),
+        _ => String::new(),
+    };
+    let mut needs = Vec::new();
+    if kind != OperationKind::ImageGeneration {
+        needs.push(("init_image", "--image", told("init_image")));
+    }
+    // Our own requests name the mask where there was one; those of others never do.
+    let other_mask =
+        fields.contains_key("extend") || fields.get("mask_from_alpha") == Some(&Value::Bool(true));
+    if kind == OperationKind::ImageInpaint && (fields.contains_key("mask_image") || !other_mask) {
+        needs.push(("mask_image", "--mask", told("mask_image")));
+    }
+    needs
+}
+
+/// A command line in the making: fields become flags by their names.
+struct Command {
+    known: clap::Command,
+    prompt: String,
+    arguments: Vec<String>,
+}
+
+impl Command {
+    fn new(kind: OperationKind) -> Self {
+        let name = match kind {
+            OperationKind::ImageTransform => "transform",
+            OperationKind::ImageInpaint => "inpaint",
+            _ => "generate",
+        };
+        let known = Cli::command().find_subcommand(name).cloned().unwrap_or_default().name(name);
+        Self { known, prompt: String::new(), arguments: Vec::new() }
+    }
+
+    fn argument(&self, name: &str) -> Option<&Arg> {
+        self.known.get_arguments().find(|arg| arg.get_id() == name && arg.get_long().is_some())
+    }
+
+    fn fields(&mut self, fields: &Map<String, Value>, notes: &mut Vec<String>) {
+        for (field, value) in fields {
+            match (field.as_str(), value) {
+                ("operation" | "num_images", _) => {}
+                ("prompt", _) => self.prompt = value.as_str().unwrap_or_default().to_owned(),
+                ("output", Value::Object(output)) => {
+                    if let Some(quality) = output.get("quality") {
+                        self.field("quality", quality, notes);
+                    }
+                }
+                ("extend", Value::Object(extend)) => {
+                    let side = |name: &str| extend.get(name).and_then(Value::as_u64).unwrap_or(0).to_string();
+                    let sides = ["left", "top", "right", "bottom"].map(side).join(",");
+                    self.arguments.push(format!("--extend={sides}"));
+                    if let Some(overlap) = extend.get("overlap") {
+                        self.field("overlap", overlap, notes);
+                    }
+                }
+                ("guidance_interval", Value::Object(interval)) if self.argument(field).is_some() => {
+                    let end = |name: &str| interval.get(name).cloned().unwrap_or_default();
+                    self.arguments.push(format!("--guidance-interval={},{}", end("start"), end("end")));
+                }
+                ("tiling", Value::Object(axes)) if self.argument("tiling").is_some() => {
+                    let on = |axis: &str| axes.get(axis) == Some(&Value::Bool(true));
+                    match (on("x"), on("y")) {
+                        (true, true) => self.arguments.push("--tiling=both".into()),
+                        (true, false) => self.arguments.push("--tiling=x".into()),
+                        (false, true) => self.arguments.push("--tiling=y".into()),
+                        (false, false) => {}
+                    }
+                }
+                // Parts of an object have flags that begin with its name.
+                (_, Value::Object(parts)) if self.has_parts(field, parts) => {
+                    for (part, value) in parts {
+                        self.field(&format!("{field}_{part}"), value, notes);
+                    }
+                }
+                _ => self.field(field, value, notes),
+            }
+        }
+    }
+
+    fn has_parts(&self, field: &str, parts: &Map<String, Value>) -> bool {
+        parts.keys().any(|part| self.argument(&format!("{field}_{part}")).is_some())
+    }
+
+    /// A flag, if the command has one and its default is another.
+    fn field(&mut self, field: &str, value: &Value, notes: &mut Vec<String>) {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let off = matches!(text.as_str(), "" | "false" | "0" | "null" | "[]" | "{}");
+        let flag = |name: &str| format!("--{}", name.replace('_', "-"));
+        let without = format!("no_{field}");
+        let is_switch = |arg: &&Arg| matches!(arg.get_action(), ArgAction::SetTrue);
+        match self.argument(field) {
+            Some(arg) if is_switch(&arg) && value == &Value::Bool(true) => self.arguments.push(flag(field)),
+            Some(arg) if is_switch(&arg) => {}
+            Some(arg)
+                if arg.get_default_values().iter().any(|default| default.to_str() == Some(text.as_str())) => {
+            }
+            Some(_) if value.is_array() || value.is_object() => notes.push(left_out(field, value)),
+            Some(_) => self.arguments.push(format!("{}={text}", flag(field))),
+            None if value == &Value::Bool(false) && self.argument(&without).is_some() => {
+                self.arguments.push(flag(&without));
+            }
+            None if off => {}
+            None => notes.push(left_out(field, value)),
+        }
+    }
+
+    fn finish(self) -> Vec<String> {
+        let mut line = vec!["sd-worker".to_owned(), self.known.get_name().to_owned()];
+        match self.prompt.starts_with('-') {
+            // Otherwise it would be taken for a flag.
+            true => line.extend(self.arguments.into_iter().chain(["--".to_owned(), self.prompt])),
+            false => line.extend([self.prompt].into_iter().chain(self.arguments)),
+        }
+        line
+    }
+}
+
+fn left_out(field: &str, value: &Value) -> String {
+    format!("the command line has no `{field}` ({value}): the request as JSON has")
+}
+
+/// `circle.png` as `circle-again.png`, with the ending of what the file is.
+fn again(file: &Path, format: &str) -> String {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let ending = match format {
+        "JPEG" => "jpg",
+        "WebP" => "webp",
+        _ => "png",
+    };
+    format!("{stem}-again.{ending}")
+}
+
+/// Arguments as a POSIX shell reads them.
+fn quoted_line(arguments: &[String]) -> String {
+    let quoted = |argument: &String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%".contains(c);
+        match !argument.is_empty() && argument.chars().all(plain) {
+            true => argument.clone(),
+            false => format!("'{}'", argument.replace('\'', r"'\''")),
+        }
+    };
+    arguments.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn making(request: Value) -> Making {
+        let texts = read_texts(&png(&[("sd-worker", &request.to_string())])).unwrap();
+        Making::of(&texts, Path::new("folder/a b.png")).unwrap()
+    }
+
+    fn png(texts: &[(&str, &str)]) -> Vec<u8> {
+        let texts: Vec<_> = texts.iter().map(|(key, text)| (*key, (*text).to_owned())).collect();
+        let picture = sd_engine::Picture::filled(8, 8, [0; 3]);
+        sd_engine::encode_image(&picture, &operations_contract::Output::default(), &texts).unwrap()
+    }
+
+    #[test]
+    fn fields_become_flags_unless_their_defaults_do() {
+        let made = making(json!({
+            "operation": "image_generation", "prompt": "it's a star", "negative_prompt": "", "width": 64, "seed": 5,
+            "rng": "torch_cpu", "clip_skip": 0, "guidance_scale": 4.0, "num_images": 1, "tiling": {},
+            "output": {"format": "png", "quality": 90, "metadata": true},
+        }));
+        assert_eq!(
+            quoted_line(&made.command),
+            r"sd-worker generate 'it'\''s a star' --guidance-scale=4.0 --seed=5 --width=64 '--output=a b-again.png'"
+        );
+        assert!(made.notes.is_empty() && made.own, "{:?}", made.notes);
+    }
+
+    #[test]
+    fn pictures_that_are_needed_are_named() {
+        let made = making(json!({
+            "operation": "image_inpaint", "prompt": "-x", "init_image": "123 bytes", "mask_image": "45 bytes",
+            "strength": 0.5, "output": {"format": "jpeg", "quality": 70, "metadata": true}, "unheard_of": 7,
+        }));
+        assert_eq!(
+            quoted_line(&made.command),
+            "sd-worker inpaint --quality=70 --strength=0.5 --image=INIT_IMAGE --mask=MASK_IMAGE '--output=a b-again.png' -- -x"
+        );
+        let notes = made.notes.join("\n");
+        assert!(
+            notes.contains("123 bytes") && notes.contains("45 bytes") && notes.contains("unheard_of"),
+            "{notes}"
+        );
+        assert_eq!(made.request.get("init_image"), None);
+    }
+
+    #[test]
+    fn files_that_tell_nothing_are_refused_each_for_its_reason() {
+        let refused = |texts: &[(&str, &str)]| {
+            let texts = read_texts(&png(texts)).unwrap();
+            Making::of(&texts, Path::new("a.png")).err().unwrap()
+        };
+        assert_eq!(refused(&[]), "tells nothing about its making");
+        assert!(refused(&[("workflow", "{}")]).contains("ComfyUI"));
+        assert!(refused(&[("sd-worker", "{")]).contains("cannot be read"));
+        assert!(refused(&[("sd-worker", "{\"operation\": \"x\"}")]).contains("`x` is no operation"));
+        assert!(refused(&[("sd-worker", "[]")]).contains("no JSON object"));
+    }
+
+    #[test]
+    fn a_text_of_another_program_is_enough() {
+        let text = "a star\nSteps: 12, Sampler: Euler a, CFG scale: 7, Seed: 3, Size: 64x64, Model hash: abc";
+        let texts = read_texts(&png(&[("parameters", text)])).unwrap();
+        let made = Making::of(&texts, Path::new("s.png")).unwrap();
+        let line = quoted_line(&made.command);
+        for part in ["generate 'a star'", "--steps=12", "--sampler=euler_a", "--width=64", "--seed=3"] {
+            assert!(line.contains(part), "{part} is not in {line}");
+        }
+        assert!(!made.own && made.notes.iter().any(|note| note.contains("abc")));
+    }
+}
