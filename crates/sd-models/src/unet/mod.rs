@@ -4,6 +4,7 @@ mod blocks;
 mod config;
 mod embed;
 mod model;
+mod residuals;
 mod resnet;
 mod transformer;
 
@@ -12,4 +13,5 @@ pub use config::UnetConfig;
 pub use embed::AddedCondition;
 pub(crate) use embed::TimeCondition;
 pub use model::{Unet2DConditionModel, UnetInputs};
+pub use residuals::Residuals;
 pub(crate) use resnet::{ResnetBlock, ResnetConfig};

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::blocks::{Condition, DownBlock, MidBlock, UpBlock};
 use super::embed::TimeCondition;
-use super::{AddedCondition, UnetConfig};
+use super::{AddedCondition, Residuals, UnetConfig};
 use crate::nn::{Conv2d, ConvConfig, FeatureMap, GroupNorm, Seamless, Sequence};
 use crate::{Result, Weights};
 
@@ -31,6 +31,8 @@ pub struct UnetInputs<'a> {
     pub guidance_scales: &'a [f64],
     /// Which edges of the picture meet.
     pub seamless: Seamless,
+    /// What ControlNets add to the states of the way down and of the middle.
+    pub control: Option<&'a Residuals>,
 }
 
 impl Unet2DConditionModel {
@@ -122,6 +124,10 @@ impl Unet2DConditionModel {
         }
         if let Some(block) = &self.mid_block {
             state = block.forward(&state, condition)?;
+        }
+        if let Some(control) = inputs.control {
+            skips = control.added_to(&skips)?;
+            state = state.add_to_last(&control.middle)?;
         }
         for block in &self.up_blocks {
             state = block.forward(state, condition, &mut skips)?;
