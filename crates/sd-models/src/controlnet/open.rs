@@ -49,7 +49,8 @@ impl OpenedControlNet {
             return Err(not_a_net("no such file or folder"));
         }
         let file = path.display().to_string();
-        let stored = TensorIndex::read(vec![TensorFile { bytes: FileBytes::map(path)?, name: file.clone() }])?;
+        let stored =
+            TensorIndex::read(vec![TensorFile { bytes: FileBytes::map(path)?, name: file.clone() }])?;
         let index = match OriginalNames::recognise(|name| stored.get(name).is_some()) {
             Some(names) => stored.renamed(|name, tensor| {
                 names.name(name).map(|name| (name, tensor.clone())).into_iter().collect()
