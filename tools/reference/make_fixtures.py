@@ -2,7 +2,7 @@
 
     python tools/reference/make_fixtures.py --output fixtures [--only PARTS]
 
-PARTS are noise, schedulers, solvers, sd15, sd21, sdxl, single_files, demo, with commas between them.
+PARTS are noise, schedulers, solvers, sd15, sd21, sdxl, single_files, demo, preprocess, with commas between them.
 """
 
 import argparse
@@ -14,11 +14,13 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", DIFFUSERS_
                   HF_HUB_DISABLE_PROGRESS_BARS="1")
 
 import components
+import controls
 import demo
 import families
 import hires
 import inpaints
 import noise
+import preprocess
 import prompts
 import runs
 import schedulers
@@ -30,7 +32,7 @@ import transforms
 from common import deterministic
 
 # Those that read what others made come after them.
-PARTS = ["noise", "schedulers", "solvers", *families.NAMES, "single_files", "demo"]
+PARTS = ["noise", "schedulers", "solvers", *families.NAMES, "single_files", "demo", "preprocess"]
 
 
 def build_family(name, output):
@@ -45,6 +47,7 @@ def build_family(name, output):
     hires.build(name, folder)
     solver_runs.build(name, folder)
     prompts.build(name, folder)
+    controls.build(name, folder)
 
 
 def main():
@@ -71,6 +74,8 @@ def main():
             solvers.build(arguments.output)
         elif part == "demo":
             demo.build(arguments.output / "demo")
+        elif part == "preprocess":
+            preprocess.build(arguments.output / "preprocess")
         else:
             build_family(part, arguments.output)
 

@@ -3,7 +3,8 @@
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
-use operations_contract::ImageData;
+use operations_contract::{ImageData, Preprocessor};
+use sd_inference::preprocess::{self, CannyThresholds, Near};
 
 use crate::picture::{Mask, Picture};
 
@@ -19,6 +20,20 @@ pub(crate) fn picture(data: &ImageData) -> Result<Picture, String> {
 pub(crate) fn mask(data: &ImageData) -> Result<Mask, String> {
     let pixels = decode(data)?.into_luma8();
     Mask::from_luma(pixels.width(), pixels.height(), pixels.into_raw()).map_err(|error| error.to_string())
+}
+
+/// A control picture, as a ControlNet is to see it.
+pub(crate) fn control(data: &ImageData, preprocessor: Preprocessor) -> Result<Picture, String> {
+    let given = decode(data)?;
+    let pixels = match preprocessor {
+        Preprocessor::Canny => preprocess::canny(&given.into_rgb8(), CannyThresholds::default()),
+        Preprocessor::Depth => preprocess::depth(&given, Near::Bright),
+        Preprocessor::DepthInverted => preprocess::depth(&given, Near::Dark),
+        Preprocessor::Lineart => preprocess::lineart(&given.into_rgb8()),
+        Preprocessor::None => given.into_rgb8(),
+        other => return Err(format!("cannot be prepared: `{other}` is not implemented")),
+    };
+    Picture::from_rgb(pixels.width(), pixels.height(), pixels.into_raw()).map_err(|error| error.to_string())
 }
 
 fn decode(data: &ImageData) -> Result<DynamicImage, String> {

@@ -1,6 +1,7 @@
 //! From the files of a model to a pipeline.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use sd_models::unet::{Unet2DConditionModel, UnetConfig};
@@ -10,7 +11,9 @@ use serde::Deserialize;
 
 use super::random::RandomModel;
 use super::text::TextEncoders;
-use super::{Budget, MemoryEstimate, MemoryLimit, ModelDefaults, Parts, PipelineInfo, VaeTiling, Work};
+use super::{
+    Budget, ControlWork, MemoryEstimate, MemoryLimit, ModelDefaults, Parts, PipelineInfo, VaeTiling, Work,
+};
 use crate::schedulers::SchedulerConfig;
 use crate::{Error, LatentRgb, Result};
 
@@ -221,7 +224,8 @@ impl Described {
     /// The work on one picture with guidance.
     fn usual_work(&self, options: &LoadOptions) -> Work {
         let (width, height) = self.default_size();
-        Work { width: options.width.unwrap_or(width), height: options.height.unwrap_or(height), batch: 2 }
+        let (width, height) = (options.width.unwrap_or(width), options.height.unwrap_or(height));
+        Work { width, height, batch: 2, control: ControlWork::default() }
     }
 }
 
@@ -269,7 +273,8 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
         vae,
         &opened.describe("vae/config.json"),
     )?;
-    Ok(Parts { text, unet, vae, scheduler, info, budget, device: options.device.clone() })
+    let (device, dtype) = (options.device.clone(), options.dtype);
+    Ok(Parts { text, unet, vae, scheduler, info, budget, device, dtype, nets: Arc::default() })
 }
 
 fn info(

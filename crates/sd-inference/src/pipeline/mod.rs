@@ -7,14 +7,15 @@ mod random;
 mod text;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 use sd_models::unet::Unet2DConditionModel;
 use sd_models::vae::AutoencoderKl;
 
 pub use info::{ModelDefaults, PipelineInfo};
 pub use load::{LoadOptions, ModelSource};
-pub(crate) use memory::{Budget, Work};
+pub(crate) use memory::{Budget, ControlWork, Work};
 pub use memory::{MemoryEstimate, MemoryLimit, VaeTiling};
 pub use random::RandomModel;
 pub(crate) use text::{Reading, TextConditioning, TextEncoders};
@@ -42,6 +43,10 @@ pub(crate) struct Parts {
     pub(crate) info: PipelineInfo,
     pub(crate) budget: Budget,
     pub(crate) device: Device,
+    /// The number format of the weights.
+    pub(crate) dtype: DType,
+    /// The weights of the ControlNets that were loaded for this pipeline, in bytes.
+    pub(crate) nets: Arc<AtomicU64>,
 }
 
 impl Pipeline {
@@ -83,6 +88,10 @@ impl Pipeline {
     /// Forgets the texts that were encoded lately; otherwise the same text is not encoded twice.
     pub fn clear_prompt_cache(&self) {
         self.parts.text.clear_cache();
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// What this model is and can do.

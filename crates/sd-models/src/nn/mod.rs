@@ -13,6 +13,7 @@ mod conv;
 mod cpu;
 mod embedding;
 mod feature_map;
+mod feature_math;
 mod linear;
 mod norm;
 mod pool;
