@@ -2,7 +2,8 @@
 
     python tools/reference/make_fixtures.py --output fixtures [--only PARTS]
 
-PARTS are noise, schedulers, solvers, sd15, sd21, sdxl, single_files, demo, pictures, taesd, upscalers, with commas between them.
+PARTS are noise, schedulers, solvers, sd15, sd21, sdxl, single_files, demo, preprocess, pictures, taesd, upscalers, with commas
+between them.
 """
 
 import argparse
@@ -14,12 +15,14 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", DIFFUSERS_
                   HF_HUB_DISABLE_PROGRESS_BARS="1")
 
 import components
+import controls
 import demo
 import families
 import hires
 import inpaints
 import noise
 import pictures
+import preprocess
 import prompts
 import runs
 import schedulers
@@ -33,7 +36,8 @@ import upscalers
 from common import deterministic
 
 # Those that read what others made come after them.
-PARTS = ["noise", "schedulers", "solvers", *families.NAMES, "single_files", "demo", "pictures", "taesd", "upscalers"]
+PARTS = ["noise", "schedulers", "solvers", *families.NAMES, "single_files", "demo", "preprocess", "pictures", "taesd",
+         "upscalers"]
 
 
 def build_family(name, output):
@@ -48,6 +52,7 @@ def build_family(name, output):
     hires.build(name, folder)
     solver_runs.build(name, folder)
     prompts.build(name, folder)
+    controls.build(name, folder)
 
 
 def main():
@@ -80,6 +85,8 @@ def main():
             taesd.build(arguments.output)
         elif part == "upscalers":
             upscalers.build(arguments.output)
+        elif part == "preprocess":
+            preprocess.build(arguments.output / "preprocess")
         else:
             build_family(part, arguments.output)
 

@@ -31,7 +31,7 @@ def gain(name, extra):
 
 
 def shaped(name, noise, parameter):
-    if "embedding" in name and "time_embedding" not in name and "add_embedding" not in name:
+    if "embedding" in name and not any(part in name for part in ("time_embedding", "add_embedding", "cond_embedding")):
         return noise * (0.3 if "position" in name else 1.0)
     if parameter.ndim == 1:
         is_norm = "norm" in name and name.endswith("weight")

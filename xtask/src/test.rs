@@ -14,8 +14,18 @@ const STAGES: &[&str] = &["fmt", "clippy", "docs", "tests", "kernels", "examples
 const KERNEL_SETS: [&str; 4] = ["scalar", "avx2", "avx512", "amx-emulated"];
 
 /// The tests that compare with the reference.
-const COMPARED: [&str; 8] =
-    ["parity", "runs", "solver_runs", "transforms", "inpaints", "seamless", "hires", "prompts"];
+const COMPARED: [&str; 10] = [
+    "parity",
+    "runs",
+    "solver_runs",
+    "transforms",
+    "inpaints",
+    "seamless",
+    "hires",
+    "prompts",
+    "controlnet",
+    "controls",
+];
 
 pub(crate) fn run(arguments: &[String]) -> Result {
     if let Some(unknown) = arguments.iter().find(|name| !STAGES.contains(&name.as_str())) {

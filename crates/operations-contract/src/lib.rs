@@ -50,7 +50,8 @@ pub use image_data::{ImageData, ImageDataError};
 pub use job::{CancelView, ImageView, JobId, JobList, JobProgress, JobState, JobView, Submitted};
 pub use model::{Feature, ModelCapabilities, ModelList};
 pub use names::{
-    ImageFormat, OperationKind, PreviewMethod, Priority, RngKind, Sampler, Schedule, UnknownName, Upscaler,
+    ImageFormat, OperationKind, Preprocessor, PreviewMethod, Priority, RngKind, Sampler, Schedule,
+    UnknownName, Upscaler,
 };
 pub use operation::{Operation, ParsedOperation};
 pub use request::{

@@ -81,6 +81,9 @@ pub struct ModelCapabilities {
     pub rngs: Vec<RngKind>,
     /// Ways to make previews; empty: none.
     pub previews: Vec<PreviewMethod>,
+    /// The names by which `control` can ask for a ControlNet; empty: none is loaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub controls: Vec<String>,
     /// Further fields that work.
     pub features: Vec<Feature>,
     /// Textual inversions that prompts may name.
@@ -116,6 +119,7 @@ impl ModelCapabilities {
             default_guidance_scale: 7.5,
             rngs: vec![RngKind::TorchCpu],
             previews: Vec::new(),
+            controls: Vec::new(),
             features: vec![Feature::NegativePrompt],
             embeddings: Vec::new(),
             device: "cpu".into(),

@@ -68,6 +68,22 @@ macro_rules! names {
 }
 
 names! {
+    /// What is made of a control image before a ControlNet sees it.
+    Preprocessor, "preprocessor" {
+        /// Nothing: it is a control image already.
+        None = "none",
+        /// Its edges, of one pixel's width, with thresholds 100 and 200.
+        Canny = "canny",
+        /// A depth map of 8 or 16 bits, near is bright: brought to the full range.
+        Depth = "depth",
+        /// A depth map of 8 or 16 bits, near is dark: brought to the full range and inverted.
+        DepthInverted = "depth_inverted",
+        /// Soft lines where its lightness changes.
+        Lineart = "lineart",
+    }
+}
+
+names! {
     /// What a job does: the value of the key `operation`.
     OperationKind, "operation" {
         /// Text to image.

@@ -3,6 +3,7 @@
 use crate::bounds;
 use crate::fields::Fields;
 use crate::image_data::ImageData;
+use crate::names::Preprocessor;
 use crate::request::{
     Common, Control, Extend, GuidanceInterval, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora,
     Output, Preview, Tiling,
@@ -64,6 +65,7 @@ fn common(fields: &mut Fields<'_>) -> Common {
         rng: fields.name("rng").unwrap_or(default.rng),
         loras: fields.list("loras", bounds::MAX_LORAS, lora),
         control: fields.list("control", bounds::MAX_CONTROLS, control),
+        guess_mode: fields.flag("guess_mode").unwrap_or(default.guess_mode),
         tiling: fields.object("tiling", tiling).unwrap_or_default(),
         hires: fields.object("hires", hires),
         preview: fields.object("preview", preview),
@@ -124,6 +126,7 @@ fn control(fields: &mut Fields<'_>) -> Control {
     Control {
         kind: required_text(fields, "kind"),
         image: required_image(fields, "image"),
+        preprocess: fields.name("preprocess").unwrap_or(Preprocessor::None),
         strength: fields.number("strength").unwrap_or(1.0),
         start: fields.number("start").unwrap_or(0.0),
         end: fields.number("end").unwrap_or(1.0),

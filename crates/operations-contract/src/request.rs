@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use crate::image_data::ImageData;
-use crate::names::{ImageFormat, PreviewMethod, Priority, RngKind, Sampler, Schedule, Upscaler};
+use crate::names::{
+    ImageFormat, Preprocessor, PreviewMethod, Priority, RngKind, Sampler, Schedule, Upscaler,
+};
 
 /// The fields that every operation has. `None` means "as the model has it".
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -67,6 +69,9 @@ pub struct Common {
     /// Control images.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub control: Vec<Control>,
+    /// Whether the control images steer only what the prompt pulls towards, the less the finer the detail.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub guess_mode: bool,
     /// Whether the edges of the image meet.
     #[serde(skip_serializing_if = "Tiling::is_off")]
     pub tiling: Tiling,
@@ -115,6 +120,7 @@ impl Default for Common {
             rng: RngKind::TorchCpu,
             loras: Vec::new(),
             control: Vec::new(),
+            guess_mode: false,
             tiling: Tiling::default(),
             hires: None,
             preview: None,
@@ -240,10 +246,12 @@ pub struct Lora {
 /// One control image.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Control {
-    /// Which control: `canny`, `depth`, ...
+    /// Which control, by its name on the worker: `canny`, `depth`, ...
     pub kind: String,
     /// The control image.
     pub image: ImageData,
+    /// What is made of it first.
+    pub preprocess: Preprocessor,
     /// Its weight.
     pub strength: f64,
     /// From which part of the run on it counts.

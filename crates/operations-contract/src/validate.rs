@@ -84,6 +84,11 @@ fn common(common: &Common, faults: &mut Faults) {
             faults.whole("hires.steps", steps.into(), bounds::STEPS);
         }
     }
+    if common.guess_mode && common.control.is_empty() {
+        faults.push(
+            FieldError::new("guess_mode", "is about control images, and there is none").with_value(true),
+        );
+    }
     if let Some(preview) = common.preview {
         faults.whole("preview.every", preview.every.into(), bounds::PREVIEW_EVERY);
         faults.whole("preview.max_side", preview.max_side.into(), bounds::PREVIEW_MAX_SIDE);

@@ -8,8 +8,9 @@ use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{DynamicImage, ImageDecoder, ImageFormat, Limits, RgbImage};
-use operations_contract::ImageData;
 use operations_contract::bounds::{MAX_INPUT_PIXELS, MAX_INPUT_SIDE};
+use operations_contract::{ImageData, Preprocessor};
+use sd_inference::preprocess::{self, CannyThresholds, Near};
 
 use crate::picture::{Mask, Picture};
 
@@ -52,6 +53,21 @@ pub(crate) fn picture_and_mask(data: &ImageData) -> Result<(Picture, Mask), Stri
     let mask = Mask::from_luma(width, height, marked).map_err(|error| error.to_string())?;
     let pixels = opaque(pixels, BEHIND_A_PICTURE).into_raw();
     Ok((Picture::from_rgb(width, height, pixels).map_err(|error| error.to_string())?, mask))
+}
+
+/// A control picture, as a ControlNet is to see it.
+pub(crate) fn control(data: &ImageData, preprocessor: Preprocessor) -> Result<Picture, String> {
+    let given = decode(data.bytes())?;
+    let colours = |given: DynamicImage| opaque(given, BEHIND_A_PICTURE);
+    let pixels = match preprocessor {
+        Preprocessor::Canny => preprocess::canny(&colours(given), CannyThresholds::default()),
+        Preprocessor::Depth => preprocess::depth(&given, Near::Bright),
+        Preprocessor::DepthInverted => preprocess::depth(&given, Near::Dark),
+        Preprocessor::Lineart => preprocess::lineart(&colours(given)),
+        Preprocessor::None => colours(given),
+        other => return Err(format!("cannot be prepared: `{other}` is not implemented")),
+    };
+    Picture::from_rgb(pixels.width(), pixels.height(), pixels.into_raw()).map_err(|error| error.to_string())
 }
 
 /// What a client should know of a file that can be read.

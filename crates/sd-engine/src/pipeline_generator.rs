@@ -9,14 +9,15 @@ use operations_contract::{
 use sd_inference::rng::NoiseKind;
 use sd_inference::schedulers;
 use sd_inference::{
-    Generation, GenerationRequest, GuidanceInterval, InitImage, InitMask, Pipeline, Seamless, Step,
+    Control, ControlNet, Generation, GenerationRequest, GuidanceInterval, InitImage, InitMask, Pipeline,
+    Seamless, Step,
 };
 
 use crate::generator::{
     ActiveGeneration, GeneratedImages, GenerationTimings, Generator, GeneratorError, StepReport, StepResult,
 };
 use crate::picture::{Mask, Picture};
-use crate::task::{GenerationTask, Source};
+use crate::task::{ControlTask, GenerationTask, Source};
 
 /// What the files' metadata call the side of the tiles that the VAE decoded, in pixels.
 const VAE_TILING: &str = "VAE tiling";
@@ -26,12 +27,29 @@ pub struct PipelineGenerator {
     pipeline: Pipeline,
     id: String,
     aliases: Vec<String>,
+    /// Each by the name that requests call it.
+    controlnets: Vec<(String, ControlNet)>,
 }
 
 impl PipelineGenerator {
     /// A generator that requests call `id` or one of `aliases`.
     pub fn new(pipeline: Pipeline, id: impl Into<String>, aliases: Vec<String>) -> Self {
-        Self { pipeline, id: id.into(), aliases }
+        Self { pipeline, id: id.into(), aliases, controlnets: Vec::new() }
+    }
+
+    /// With ControlNets of the same pipeline, by the names that requests call them.
+    #[must_use]
+    pub fn with_controlnets(self, controlnets: Vec<(String, ControlNet)>) -> Self {
+        Self { controlnets, ..self }
+    }
+
+    fn control(&self, task: ControlTask) -> Result<Control, GeneratorError> {
+        let ControlTask { kind, image, strength, start, end } = task;
+        let net = self.controlnets.iter().find(|(name, _)| *name == kind).map(|(_, net)| net.clone());
+        let Some(net) = net else {
+            return Err(GeneratorError::Unsupported(format!("control `{kind}` is beyond this pipeline")));
+        };
+        Ok(Control { net, image: own_picture(image)?, conditioning_scale: strength, start, end })
     }
 }
 
@@ -82,8 +100,10 @@ impl Generator for PipelineGenerator {
             ]
             .into_iter()
             .chain((info.text_encoders > 1).then_some(Feature::Prompt2))
+            .chain((!self.controlnets.is_empty()).then_some(Feature::Control))
             .collect(),
             embeddings: info.embeddings.clone(),
+            controls: self.controlnets.iter().map(|(name, _)| name.clone()).collect(),
             device: info.device.clone(),
             dtype: info.dtype.into(),
             ..base
@@ -101,6 +121,7 @@ impl Generator for PipelineGenerator {
                 Some(InitImage { image: own_picture(image)?, strength, mask: Some(mask) })
             }
         };
+        let controls = task.control.into_iter().map(|task| self.control(task)).collect::<Result<_, _>>()?;
         let info = self.pipeline.info();
         let request = GenerationRequest {
             negative_prompt: Some(task.negative_prompt).filter(|text| !text.is_empty()),
@@ -136,6 +157,8 @@ impl Generator for PipelineGenerator {
             }),
             seamless: Seamless { x: task.tiling.x, y: task.tiling.y },
             init,
+            controls,
+            guess_mode: task.guess_mode,
             ..GenerationRequest::new(task.prompt)
         };
         let generation = self.pipeline.begin(&request).map_err(failure)?;

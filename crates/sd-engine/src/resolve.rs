@@ -80,6 +80,7 @@ pub(crate) fn objections(operation: &Operation, model: &ModelCapabilities) -> Ob
         ("guidance_interval", common.guidance_interval.is_some(), Feature::GuidanceInterval),
         ("loras", !common.loras.is_empty(), Feature::Loras),
         ("control", !common.control.is_empty(), Feature::Control),
+        ("guess_mode", common.guess_mode, Feature::Control),
         ("tiling", !common.tiling.is_off(), Feature::Tiling),
         ("hires", common.hires.is_some(), Feature::Hires),
         ("clip_skip", common.clip_skip > 0, Feature::ClipSkip),
@@ -101,11 +102,27 @@ pub(crate) fn objections(operation: &Operation, model: &ModelCapabilities) -> Ob
             unsupported.push(FieldError::new(field, format!("is beyond model `{}`", model.id)));
         }
     }
+    if model.has(Feature::Control) {
+        unknown_controls(unsupported, common, model);
+    }
     objections
 }
 
 fn filled(text: &Option<String>) -> bool {
     text.as_ref().is_some_and(|text| !text.is_empty())
+}
+
+/// Refuses kinds of control that no ControlNet of the model answers to.
+fn unknown_controls(unsupported: &mut Vec<FieldError>, common: &Common, model: &ModelCapabilities) {
+    let known = model.controls.join(", ");
+    for (index, control) in common.control.iter().enumerate() {
+        if !model.controls.contains(&control.kind) {
+            let message =
+                format!("`{}` is no control of model `{}`, which has {known}", control.kind, model.id);
+            let fault = FieldError::new(format!("control[{index}].kind"), message);
+            unsupported.push(fault.with_value(control.kind.as_str()).with_limit(&known));
+        }
+    }
 }
 
 fn named<T: Copy + PartialEq + std::fmt::Display>(
@@ -170,6 +187,7 @@ pub(crate) fn resolve(
         rng: common.rng,
         loras: common.loras.clone(),
         control,
+        guess_mode: common.guess_mode,
         tiling: common.tiling,
         hires: common.hires,
         preview: common.preview,
@@ -319,7 +337,9 @@ impl Inputs {
         let mut tasks = Vec::new();
         for (index, control) in common.control.iter_mut().enumerate() {
             let path = format!("control[{index}].image");
-            if let Some(image) = self.take(&path, &mut control.image, images::picture) {
+            let preprocess = control.preprocess;
+            let decode = |data: &ImageData| images::control(data, preprocess);
+            if let Some(image) = self.take(&path, &mut control.image, decode) {
                 tasks.push(ControlTask {
                     kind: control.kind.clone(),
                     image,
@@ -337,7 +357,7 @@ impl Inputs {
         &mut self,
         path: &str,
         data: &mut ImageData,
-        decode: fn(&ImageData) -> Result<T, String>,
+        decode: impl FnOnce(&ImageData) -> Result<T, String>,
     ) -> Option<T> {
         let data = std::mem::take(data);
         self.seen.push((path.to_owned(), format!("{} bytes", data.len())));

@@ -49,6 +49,8 @@ pub struct GenerationTask {
     pub loras: Vec<Lora>,
     /// Control images.
     pub control: Vec<ControlTask>,
+    /// Whether the control images steer only what the prompt pulls towards.
+    pub guess_mode: bool,
     /// Whether the edges of the image meet.
     pub tiling: Tiling,
     /// A second pass over a larger picture.
@@ -91,7 +93,7 @@ pub enum Source {
 pub struct ControlTask {
     /// Which control: `canny`, `depth`, ...
     pub kind: String,
-    /// The control image.
+    /// The control image, as its ControlNet is to see it.
     pub image: Picture,
     /// Its weight.
     pub strength: f64,

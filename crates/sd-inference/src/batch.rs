@@ -15,6 +15,8 @@ use crate::{Generation, Result, Step};
 /// Advances each generation by one step: those of one model and shape in one forward pass. The answer has one result for
 /// each, in the same order, as [`Generation::step`] gives it.
 ///
+/// Generations that ControlNets steer go alone in the steps in which they do.
+///
 /// Generations join and leave between calls. On the CPU each gets the bytes that it would get alone. If a forward pass of
 /// several fails, for want of memory say, each of them takes its step alone.
 ///
@@ -60,10 +62,12 @@ struct Shape {
     states: Vec<usize>,
     added: bool,
     seamless: Seamless,
+    /// Which rows they are, if ControlNets steer them: those go alone.
+    controlled: Option<(usize, usize)>,
 }
 
 impl Shape {
-    fn of(generation: &Generation, rows: &Rows) -> Self {
+    fn of(generation: &Generation, rows: &Rows, place: (usize, usize)) -> Self {
         let without_rows = |tensor: &Tensor| tensor.dims().iter().skip(1).copied().collect();
         Self {
             model: Arc::as_ptr(generation.parts()).addr(),
@@ -71,6 +75,7 @@ impl Shape {
             states: without_rows(&rows.states),
             added: rows.added.is_some(),
             seamless: rows.seamless,
+            controlled: rows.control.as_ref().map(|_| place),
         }
     }
 }
@@ -80,8 +85,8 @@ fn answers(generations: &[&mut Generation], asked: &[Result<Option<Vec<Rows>>>])
     let mut waiting: Vec<Asked<'_>> = Vec::new();
     for (index, asked) in asked.iter().enumerate() {
         for (part, rows) in asked.iter().flatten().flatten().enumerate() {
-            let shape = Shape::of(generations[index], rows);
-            waiting.push(Asked { place: (index, part), rows, shape });
+            let place = (index, part);
+            waiting.push(Asked { place, rows, shape: Shape::of(generations[index], rows, place) });
         }
     }
     let mut answered = BTreeMap::new();
@@ -120,6 +125,7 @@ fn predict_together(model: &Parts, together: &[&Rows]) -> Result<Vec<Tensor>> {
         },
         guidance_scales: together.iter().flat_map(|rows| rows.guidance_scales.iter().copied()).collect(),
         seamless: together.first().map(|rows| rows.seamless).unwrap_or_default(),
+        control: None,
     };
     let output = all.predict(model)?;
     let mut from = 0;

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Tensor};
 use image::RgbImage;
 use sd_models::nn::{Seamless, Workspace};
-use sd_models::unet::{AddedCondition, UnetInputs};
+use sd_models::unet::{AddedCondition, Residuals, UnetInputs};
 use sd_models::vae::{Canvas, Tiles};
 
 use crate::condition::{self, Condition};
+use crate::control::{Controls, Moment};
 use crate::guidance::Guidance;
 use crate::init::{Begun, Place};
 use crate::pipeline::{Parts, Work};
@@ -39,6 +40,7 @@ pub struct Generation {
     /// Images in a row whose prompts are equally long share one.
     conditions: Vec<Condition>,
     guidance: Guidance,
+    controls: Controls,
     /// The sampler's step that comes first: image-to-image leaves the earlier ones out.
     first: usize,
     /// The sampler's step that comes next.
@@ -73,6 +75,8 @@ pub(crate) struct Rows {
     /// The guidance scale of each row, for models that take it as a condition; else empty.
     pub(crate) guidance_scales: Vec<f64>,
     pub(crate) seamless: Seamless,
+    /// What ControlNets add to the UNet's states.
+    pub(crate) control: Option<Residuals>,
 }
 
 /// A step that was taken: one evaluation of the UNet. Some samplers take more of them than were asked for
@@ -94,7 +98,7 @@ pub struct Step {
 pub struct Timings {
     /// Encoding the prompts.
     pub text_encode: Duration,
-    /// Encoding the picture that the generation starts from.
+    /// Encoding the picture that the generation starts from, and those that control it.
     pub image_encode: Duration,
     /// All steps together.
     pub denoise: Duration,
@@ -142,7 +146,9 @@ impl Generation {
         }
         let guided = guidance.is_wanted();
         let batch = request.num_images.saturating_mul(if guided { 2 } else { 1 });
-        let work = Work { width, height, batch };
+        Controls::check(&parts, &request.controls)?;
+        let control = Controls::work(&parts, &request.controls, batch, [width, height]);
+        let work = Work { width, height, batch, control };
         let plan = parts.budget.check_work(parts.unet.config(), parts.vae.config(), work)?;
         let options = SchedulerOptions {
             steps,
@@ -200,6 +206,14 @@ impl Generation {
             timings.image_encode = start.elapsed();
         }
         let Begun { latents, keep, seen, paste } = begun;
+        let mut controls = Controls::default();
+        if !request.controls.is_empty() {
+            let start = Instant::now();
+            controls = Controls::begin(request, paste.as_ref());
+            controls.embed(&parts, [width, height], canvas.seamless)?;
+            parts.device.synchronize()?;
+            timings.image_encode += start.elapsed();
+        }
         Ok(Self {
             scheduler,
             noise,
@@ -209,6 +223,7 @@ impl Generation {
             paste,
             conditions,
             guidance,
+            controls,
             first,
             next: first,
             taken: 0,
@@ -246,28 +261,42 @@ impl Generation {
             }
         }
         self.workspace.get_or_insert_default();
-        let mut input = self.scheduler.scale_model_input(&self.latents, self.next)?;
-        if let Some(seen) = &self.seen {
-            input = Tensor::cat(&[&input, seen], 1)?;
-        }
+        let input = self.scheduler.scale_model_input(&self.latents, self.next)?;
         self.conditions.iter().map(|condition| self.rows(condition, &input)).collect::<Result<_>>().map(Some)
     }
 
     /// The rows of the images that `condition` is about, out of the `input` of all.
     fn rows(&self, condition: &Condition, input: &Tensor) -> Result<Rows> {
-        let mut input = input.narrow(0, condition.images.start, condition.images.len())?;
-        let (states, added) = match self.guidance_counts() {
-            true => {
-                input = Tensor::cat(&[&input, &input], 0)?;
-                (condition.states.clone(), condition.added.clone())
-            }
+        let own = |tensor: &Tensor| tensor.narrow(0, condition.images.start, condition.images.len());
+        let latents = own(input)?;
+        let guided = self.guidance_counts();
+        let (states, added) = match guided {
+            true => (condition.states.clone(), condition.added.clone()),
             false => condition.positive()?,
         };
+        let timestep = self.scheduler.timesteps()[self.next];
+        let control = self.controls.residuals(&Moment {
+            taken: self.next - self.first,
+            total: self.scheduler.steps() - self.first,
+            timestep,
+            latents: &latents,
+            states: &states,
+            added: added.as_ref(),
+            guided,
+        })?;
+        let mut input = match &self.seen {
+            Some(seen) => Tensor::cat(&[&latents, &own(seen)?], 1)?,
+            None => latents,
+        };
+        if guided {
+            input = Tensor::cat(&[&input, &input], 0)?;
+        }
         let rows = input.dim(0)?;
-        let timesteps = vec![self.scheduler.timesteps()[self.next]; rows];
+        let timesteps = vec![timestep; rows];
         let guidance_scales =
             if self.guidance.distilled { vec![self.guidance.scale; rows] } else { Vec::new() };
-        Ok(Rows { input, timesteps, states, added, guidance_scales, seamless: self.canvas.seamless })
+        let seamless = self.canvas.seamless;
+        Ok(Rows { input, timesteps, states, added, guidance_scales, seamless, control })
     }
 
     /// Whether the next step is asked with and without the prompt.
@@ -417,6 +446,7 @@ impl Rows {
             added: self.added.as_ref(),
             guidance_scales: &self.guidance_scales,
             seamless: self.seamless,
+            control: self.control.as_ref(),
         };
         Ok(parts.unet.forward_with(&self.input, &self.timesteps, &self.states, inputs)?)
     }

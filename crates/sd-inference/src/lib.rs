@@ -24,6 +24,7 @@
 
 mod batch;
 mod condition;
+mod control;
 mod error;
 mod generation;
 mod guidance;
@@ -42,6 +43,7 @@ mod upscale;
 pub use batch::advance;
 pub use candle_core::{DType, Device};
 pub use condition::PromptStates;
+pub use control::{Control, ControlNet, preprocess};
 pub use error::{Error, Result};
 pub use generation::{Finished, Generation, Hires, Step, Timings, Upscaler};
 pub use guidance::GuidanceInterval;

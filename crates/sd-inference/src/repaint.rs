@@ -150,6 +150,13 @@ impl Paste {
         result
     }
 
+    /// The part of `other`, a picture of the same scene, that is worked on.
+    pub(crate) fn cut(&self, other: &RgbImage) -> RgbImage {
+        let Region { x, y, width, height } = self.region;
+        let other = scaled(other, self.original.width(), self.original.height());
+        imageops::crop_imm(&other, x, y, width, height).to_image()
+    }
+
     /// Width and height of the result.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.original.width() as usize, self.original.height() as usize)

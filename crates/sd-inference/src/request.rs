@@ -4,7 +4,7 @@ use sd_models::nn::Seamless;
 
 use crate::rng::NoiseKind;
 use crate::schedulers::{Sampler, Schedule, TimestepSpacing};
-use crate::{GuidanceInterval, Hires, InitImage};
+use crate::{Control, GuidanceInterval, Hires, InitImage};
 
 /// A request for images of a text, from noise or from a picture. Whatever is `None` is the model's own choice.
 ///
@@ -62,6 +62,11 @@ pub struct GenerationRequest {
     pub hires: Option<Hires>,
     /// What to start from instead of pure noise.
     pub init: Option<InitImage>,
+    /// Pictures that steer the run, by a ControlNet each; what they say is added up.
+    pub controls: Vec<Control>,
+    /// Lets the control pictures speak for themselves: they steer only what the prompt pulls towards, and the less
+    /// strongly the finer the detail. Meant for an empty prompt and a guidance scale from 3 to 5.
+    pub guess_mode: bool,
 }
 
 impl GenerationRequest {
@@ -90,6 +95,8 @@ impl GenerationRequest {
             seamless: Seamless::default(),
             hires: None,
             init: None,
+            controls: Vec::new(),
+            guess_mode: false,
         }
     }
 }

@@ -5,7 +5,8 @@
 //!   one; [`Weights`] are its named tensors.
 //! - [`registry`] tells which model a name means, [`inspect`](mod@inspect) what a file or folder holds, and [`save`] writes
 //!   models as folders.
-//! - [`clip`], [`unet`] and [`vae`] are the model definitions, driven entirely by the folder's `config.json`s.
+//! - [`clip`], [`unet`] and [`vae`] are the model definitions, driven entirely by the folder's `config.json`s;
+//!   [`controlnet`] is what steers a UNet by a picture.
 //! - [`nn`] holds the layers that they are written in; how a layer is computed is decided there and nowhere else.
 //!
 //! ```no_run
@@ -22,6 +23,7 @@
 
 mod assembled;
 pub mod clip;
+pub mod controlnet;
 mod error;
 pub mod esrgan;
 mod files;

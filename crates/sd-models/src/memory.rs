@@ -4,6 +4,7 @@ use candle_core::DType;
 use sd_kernels::Precision;
 
 use crate::Weights;
+use crate::controlnet::ControlNetConfig;
 use crate::unet::UnetConfig;
 use crate::vae::VaeConfig;
 
@@ -105,6 +106,20 @@ impl UnetConfig {
     }
 }
 
+impl ControlNetConfig {
+    /// The memory that what a ControlNet adds to the UNet's states takes, in bytes, for `batch` latents of `height` x
+    /// `width`.
+    pub fn residual_bytes(&self, batch: usize, height: usize, width: usize) -> u64 {
+        let skips = self.unet.skips();
+        let maps = skips.iter().chain(skips.last()).map(|skip| {
+            let side = |side: usize| side.div_ceil(1 << skip.halvings);
+            product(&[skip.channels, side(height), side(width)])
+        });
+        let values = maps.fold(0u64, u64::saturating_add);
+        values.saturating_mul(batch as u64).saturating_mul(ACTIVATION)
+    }
+}
+
 /// What waits for later layers at most, in bytes.
 const KEPT: u64 = 512 << 20;
 /// States that a transformer block holds at most: its input and residual, queries, keys and values with their packed
@@ -122,6 +137,16 @@ mod tests {
     use super::*;
 
     const MB: f64 = 1e6;
+
+    /// Thirteen maps for each of two samples, counted by hand.
+    #[test]
+    fn residuals_are_as_large_as_the_states_that_they_are_added_to() {
+        let at = |side: usize, channels: usize| channels * side * side;
+        let fine = 3 * at(64, 320) + at(32, 320) + 2 * at(32, 640) + at(16, 640);
+        let coarse = 2 * at(16, 1280) + 3 * at(8, 1280) + at(8, 1280);
+        let told = ControlNetConfig::default().residual_bytes(2, 64, 64);
+        assert_eq!(told, (2 * 4 * (fine + coarse)) as u64);
+    }
 
     /// Peaks beside the weights that full-size models with random weights reached: `VmHWM` on Linux, f32, avx512.
     #[test]

@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "support/controlnet.rs"]
+mod support;
+
 use std::alloc::System;
 use std::path::Path;
 
 use candle_core::{DType, Device};
 use sd_models::clip::ClipTextModel;
+use sd_models::controlnet::OpenedControlNet;
 use sd_models::unet::Unet2DConditionModel;
 use sd_models::vae::AutoencoderKl;
 use sd_models::{ModelFiles, Weights};
@@ -53,6 +57,15 @@ fn a_loaded_part_holds_what_was_told_before() {
                 let config = format!("{folder}/config.json");
                 found +=
                     held(|| ClipTextModel::load(&weights, files.json(&config).unwrap(), folder).unwrap());
+            }
+            let family = root.join(model).join("..");
+            if family.join("controlnet").is_dir() {
+                let folder = tempfile::tempdir().unwrap();
+                support::folder(&family, "net", folder.path());
+                let net = OpenedControlNet::open(folder.path(), &Device::Cpu, dtype).unwrap();
+                told += net.loaded_bytes();
+                let unet = files.json("unet/config.json").unwrap();
+                found += held(|| net.load(net.config(&unet).unwrap()).unwrap());
             }
             println!("{model} in {dtype:?}: told {told}, found {found}");
             // Tensors of tiny models are small beside what manages them.

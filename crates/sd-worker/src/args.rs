@@ -8,6 +8,7 @@ use operations_contract::{Extend, GuidanceInterval, RngKind, Sampler, Schedule, 
 use sd_inference::machine::parse_bytes;
 use sd_inference::{MemoryLimit, RandomModel};
 
+use crate::control::{ControlArgs, ControlNetArgs};
 use crate::models::args::ModelsArgs;
 
 /// More threads than any machine has cores.
@@ -270,6 +271,8 @@ pub(crate) struct GenerateArgs {
     /// Of how many steps the second pass takes that part [default: as many as the first].
     #[arg(long, env = "SD_WORKER_HIRES_STEPS", requires = "hires_scale")]
     pub(crate) hires_steps: Option<u32>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
     /// The file to write: .png, .jpg or .webp. Several pictures get -1, -2, ... before the ending.
     #[arg(long, short, env = "SD_WORKER_OUTPUT", default_value = "sd-worker.png", value_name = "FILE")]
     pub(crate) output: PathBuf,
@@ -288,6 +291,8 @@ pub(crate) struct GenerateArgs {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) nets: ControlNetArgs,
     /// Address and port; port 0 takes any free one. Other than loopback needs a token.
     #[arg(long, env = "SD_WORKER_LISTEN", default_value = "127.0.0.1:8600", value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,

@@ -19,12 +19,12 @@ use crate::worker::Worker;
 
 /// `sd-worker generate`.
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
-    make(args, Operation::ImageGeneration(ImageGeneration { common: common(args) }))
+    make(args, Operation::ImageGeneration(ImageGeneration { common: common(args)? }))
 }
 
 /// `sd-worker transform`.
 pub(crate) fn transform(args: &TransformArgs) -> Result<(), Failure> {
-    let (common, strength) = (common(&args.generate), args.strength);
+    let (common, strength) = (common(&args.generate)?, args.strength);
     let init_image = read("image", &args.image)?;
     make(&args.generate, Operation::ImageTransform(ImageTransform { common, init_image, strength }))
 }
@@ -32,7 +32,7 @@ pub(crate) fn transform(args: &TransformArgs) -> Result<(), Failure> {
 /// `sd-worker inpaint`.
 pub(crate) fn inpaint(args: &InpaintArgs) -> Result<(), Failure> {
     let request = ImageInpaint {
-        common: common(&args.generate),
+        common: common(&args.generate)?,
         init_image: read("image", &args.image)?,
         mask_image: args.mask.as_deref().map_or(Ok(ImageData::default()), |mask| read("mask", mask))?,
         mask_from_alpha: args.mask_from_alpha,
@@ -51,7 +51,7 @@ pub(crate) fn inpaint(args: &InpaintArgs) -> Result<(), Failure> {
 }
 
 /// The bytes of an image file that a flag names.
-fn read(flag: &str, path: &Path) -> Result<ImageData, Failure> {
+pub(crate) fn read(flag: &str, path: &Path) -> Result<ImageData, Failure> {
     let refused = |reason: String| Failure::refused(format!("{flag} {}: {reason}", path.display()));
     let bytes = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
     if bytes.is_empty() { Err(refused("is empty".into())) } else { Ok(ImageData::new(bytes)) }
@@ -68,7 +68,9 @@ fn make(args: &GenerateArgs, mut operation: Operation) -> Result<(), Failure> {
 
     let worker = Worker::new(1);
     let (router, models) = (worker.router.clone(), worker.models.clone());
-    let engine = worker.start(model::load(&args.model, [args.width, args.height])?, &args.model.model)?;
+    let pipeline = model::load(&args.model, [args.width, args.height])?;
+    let nets = args.control.nets.load(&pipeline)?;
+    let engine = worker.start(pipeline, nets, &args.model.model)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -85,8 +87,8 @@ fn make(args: &GenerateArgs, mut operation: Operation) -> Result<(), Failure> {
     report(args, output, &finished?, start.elapsed())
 }
 
-fn common(args: &GenerateArgs) -> Common {
-    Common {
+fn common(args: &GenerateArgs) -> Result<Common, Failure> {
+    Ok(Common {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
         prompt_2: args.prompt_2.clone(),
@@ -112,8 +114,10 @@ fn common(args: &GenerateArgs) -> Common {
             steps: args.hires_steps,
         }),
         tiling: args.tiling.map(Into::into).unwrap_or_default(),
+        control: args.control.read()?,
+        guess_mode: args.control.guess_mode,
         ..Common::default()
-    }
+    })
 }
 
 /// What a finished job told.

@@ -57,8 +57,12 @@ async fn serve(args: &ServeArgs) -> Result<(), Failure> {
     }));
     // The socket answers while the model loads: /health is there at once, /ready says what it waits for.
     let (model_args, name) = (&args.model, args.model.model.clone());
-    let loading = tokio::task::block_in_place(|| model::load(model_args, [None, None]));
-    let engine = match loading.and_then(|pipeline| worker.start(pipeline, &name)) {
+    let loading = tokio::task::block_in_place(|| {
+        let pipeline = model::load(model_args, [None, None])?;
+        let nets = args.nets.load(&pipeline)?;
+        Ok::<_, Failure>((pipeline, nets))
+    });
+    let engine = match loading.and_then(|(pipeline, nets)| worker.start(pipeline, nets, &name)) {
         Ok(engine) => engine,
         Err(failure) => {
             models.failed(failure.message.clone());

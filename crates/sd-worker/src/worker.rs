@@ -4,7 +4,7 @@ use sd_engine::{
     EngineHandle, GenerationEngine, JobRegistry, JobRouter, ModelBoard, PipelineGenerator, RequestQueue,
     RequestReceiver, Retention,
 };
-use sd_inference::Pipeline;
+use sd_inference::{ControlNet, Pipeline};
 
 use crate::exit::Failure;
 
@@ -24,9 +24,14 @@ impl Worker {
         Self { router, models, receiver }
     }
 
-    /// Starts the engine with the loaded model, which requests call `name`.
-    pub(crate) fn start(self, pipeline: Pipeline, name: &str) -> Result<EngineHandle, Failure> {
-        let generator = PipelineGenerator::new(pipeline, name, Vec::new());
+    /// Starts the engine with the loaded model, which requests call `name`, and its ControlNets by their names.
+    pub(crate) fn start(
+        self,
+        pipeline: Pipeline,
+        controlnets: Vec<(String, ControlNet)>,
+        name: &str,
+    ) -> Result<EngineHandle, Failure> {
+        let generator = PipelineGenerator::new(pipeline, name, Vec::new()).with_controlnets(controlnets);
         GenerationEngine::new(generator, self.receiver, self.models)
             .start()
             .map_err(|error| Failure::failed(format!("the engine's thread cannot be started: {error}")))

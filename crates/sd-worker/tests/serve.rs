@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../sd-models/tests/support/controlnet.rs"]
+mod nets;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -168,6 +171,33 @@ fn previews_by_a_tiny_autoencoder_come_where_one_was_loaded() {
         (422, &json!("preview.method")),
         "{refused}"
     );
+}
+
+#[test]
+fn controls_are_listed_taken_and_refused_by_name() {
+    use base64::Engine as _;
+    let family = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/sd15"));
+    let folder = tempfile::tempdir().unwrap();
+    nets::folder(family, "net", folder.path());
+    let net = format!("edges={}", folder.path().display());
+    let model = family.join("model");
+    let service = Service::start(&["--model", model.to_str().unwrap(), "--controlnet", &net]);
+    let listed = service.get("/v1/models").1;
+    assert!(listed.contains(r#""controls":["edges"]"#) && listed.contains(r#""control""#), "{listed}");
+
+    let picture = std::fs::read(family.join("controls/init_64x64.png")).unwrap();
+    let picture = base64::engine::general_purpose::STANDARD.encode(picture);
+    let request = |kind: &str| {
+        json!({"operation": "image_generation", "prompt": "a star", "steps": 1, "guess_mode": true,
+               "control": [{"kind": kind, "image": picture, "preprocess": "canny", "strength": 0.8}]})
+    };
+    let (status, accepted) = service.submit(&request("edges"));
+    assert_eq!(status, 202, "{accepted}");
+    let story = service.get(accepted["sse_url"].as_str().unwrap()).1;
+    assert!(story.contains("data: [DONE]"), "{story}");
+    let (status, answer) = service.submit(&request("pose"));
+    assert_eq!((status, &answer["error"]["fields"][0]["limit"]), (422, &json!("edges")), "{answer}");
+    assert_eq!(answer["error"]["fields"][0]["field"], "control[0].kind");
 }
 
 #[test]

@@ -252,6 +252,15 @@ fn too_many_entries_are_refused() {
 }
 
 #[test]
+fn guess_mode_is_about_control_images() {
+    assert_eq!(fault("guess_mode", json!(true)).field, "guess_mode");
+    let control = json!([{"kind": "canny", "image": PIXEL, "preprocess": "cany"}]);
+    let unknown = fault("control", control);
+    assert_eq!(unknown.field, "control[0].preprocess");
+    assert!(unknown.message.contains("lineart"), "{}", unknown.message);
+}
+
+#[test]
 fn control_must_end_after_it_starts() {
     let control = json!([{"kind": "canny", "image": PIXEL, "start": 0.5, "end": 0.5}]);
     assert_eq!(fault("control", control).field, "control[0].end");

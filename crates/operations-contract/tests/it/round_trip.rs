@@ -2,8 +2,8 @@
 
 use operations_contract::{
     Common, Control, Extend, GuidanceInterval, Hires, ImageData, ImageFormat, ImageGeneration, ImageInpaint,
-    ImageTransform, Lora, Operation, Output, Preview, PreviewMethod, Priority, RngKind, Sampler, Schedule,
-    Tiling, Upscaler,
+    ImageTransform, Lora, Operation, Output, Preprocessor, Preview, PreviewMethod, Priority, RngKind,
+    Sampler, Schedule, Tiling, Upscaler,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -23,8 +23,17 @@ fn lora() -> impl Strategy<Value = Lora> {
 }
 
 fn control() -> impl Strategy<Value = Control> {
-    (name(), image(), 0.0..=2.0f64, 0.0..0.5f64, 0.5..=1.0f64)
-        .prop_map(|(kind, image, strength, start, end)| Control { kind, image, strength, start, end })
+    let span = (0.0..0.5f64, 0.5..=1.0f64);
+    (name(), image(), select(Preprocessor::ALL), 0.0..=2.0f64, span).prop_map(
+        |(kind, image, preprocess, strength, (start, end))| Control {
+            kind,
+            image,
+            preprocess,
+            strength,
+            start,
+            end,
+        },
+    )
 }
 
 fn hires() -> impl Strategy<Value = Hires> {
@@ -63,7 +72,7 @@ fn common() -> impl Strategy<Value = Common> {
     let names =
         (of(select(Sampler::ALL)), of(select(Schedule::ALL)), select(RngKind::ALL), select(Priority::ALL));
     let parts = (vec(lora(), 0..4), vec(control(), 0..3), of(preview()), output(), of(hires()));
-    let flags = (of(any::<bool>()), any::<bool>(), any::<bool>());
+    let flags = (of(any::<bool>()), any::<bool>(), any::<bool>(), any::<bool>());
     let interval = (0.0..0.5f64, 0.5..=1.0f64).prop_map(|(start, end)| GuidanceInterval { start, end });
     let shares = (of(0.0..=1.0f64), of(interval), of(0.0..=1.0f64));
     let seconds = (of(".{0,20}"), of(".{0,20}"));
@@ -92,6 +101,7 @@ fn common() -> impl Strategy<Value = Common> {
         rng: names.2,
         priority: names.3,
         loras: parts.0,
+        guess_mode: flags.3 && !parts.1.is_empty(),
         control: parts.1,
         preview: parts.2,
         hires: parts.4,

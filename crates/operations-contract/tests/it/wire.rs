@@ -1,7 +1,7 @@
 //! Defaults, aliases and forms of what is valid.
 
 use operations_contract::{
-    ErrorBody, ErrorCode, ErrorDetail, GuidanceInterval, ImageFormat, Operation, OperationKind,
+    ErrorBody, ErrorCode, ErrorDetail, GuidanceInterval, ImageFormat, Operation, OperationKind, Preprocessor,
     PreviewMethod, Priority, RngKind, Sampler, Schedule,
 };
 use serde_json::{Value, json};
@@ -60,7 +60,8 @@ fn every_field_is_read() {
         "height": 512, "steps": 30, "guidance_scale": 5, "seed": u64::MAX, "sampler": "dpmpp_2m",
         "schedule": "karras", "num_images": 2, "clip_skip": 1, "prompt_weighting": false, "rng": "philox",
         "loras": [{"name": "l", "scale": -0.5}],
-        "control": [{"kind": "canny", "image": HELLO, "strength": 0.5, "start": 0.1, "end": 0.9}],
+        "control": [{"kind": "canny", "image": HELLO, "strength": 0.5, "start": 0.1, "end": 0.9, "preprocess": "canny"}],
+        "guess_mode": true,
         "tiling": {"x": true}, "preview": {"every": 5, "method": "taesd", "max_side": 128},
         "output": {"format": "jpeg", "quality": 70, "metadata": false}, "priority": "high", "deadline_ms": 1000,
         "hive_id": "h", "worker_id": "w", "guidance_rescale": 0.7, "guidance_interval": {"end": 0.8}, "eta": 1,
@@ -74,6 +75,7 @@ fn every_field_is_read() {
     assert_eq!(common.guidance_interval, Some(GuidanceInterval { start: 0.0, end: 0.8 }));
     assert_eq!((common.prompt_2.as_deref(), common.negative_prompt_2.as_deref()), (Some("c"), Some("d")));
     assert_eq!((common.loras[0].scale, common.control[0].end), (-0.5, 0.9));
+    assert!(common.guess_mode && common.control[0].preprocess == Preprocessor::Canny);
     assert!(common.tiling.x && !common.tiling.y);
     let preview = common.preview.unwrap();
     assert_eq!((preview.every, preview.method, preview.max_side), (5, PreviewMethod::Taesd, 128));

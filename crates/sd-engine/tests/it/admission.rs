@@ -121,6 +121,31 @@ async fn weights_beyond_reason_are_refused_also_where_a_wildcard_makes_them() {
 }
 
 #[tokio::test]
+async fn a_control_that_the_model_has_not_is_unsupported_and_the_others_are_named() {
+    let mut generator = TestGenerator::new();
+    generator.capabilities.features.push(Feature::Control);
+    generator.capabilities.controls = vec!["canny".into(), "depth".into()];
+    let worker = Worker::with(generator, 8, Retention::default()).await;
+    let request = |kind: &str, preprocess: &str| {
+        let control = json!([{"kind": kind, "image": png(64, 64), "preprocess": preprocess}]);
+        let mut request = generation("control", control);
+        request["guess_mode"] = json!(true);
+        worker.router.submit_json(&request)
+    };
+    let error = request("pose", "none").unwrap_err();
+    assert_eq!(error.detail().code, ErrorCode::UnsupportedOperation);
+    assert_eq!(named(&error.detail().fields), ["control[0].kind"]);
+    assert!(error.to_string().contains("canny, depth"), "{error}");
+    for preprocess in ["none", "canny", "depth", "depth_inverted", "lineart"] {
+        let accepted = request("canny", preprocess).unwrap();
+        assert_eq!(worker.story(&accepted.job_id).await.end, Terminator::Done, "{preprocess}");
+        let told = worker.router.job(&accepted.job_id).unwrap().parameters;
+        assert!(told["control"][0]["image"].as_str().unwrap().ends_with(" bytes"), "{told}");
+        assert_eq!(told["control"][0]["preprocess"], preprocess);
+    }
+}
+
+#[tokio::test]
 async fn an_operation_that_the_model_has_not_is_unsupported_before_its_images_are_read() {
     let request = json!({"operation": "image_inpaint", "prompt": "x", "init_image": "aGVsbG8=", "mask_image": "aGVsbG8="});
     let error = refused(request).await;

@@ -5,6 +5,7 @@ use candle_core::{Device, Tensor};
 use sd_models::vae::Canvas;
 
 use super::{Generation, invalid};
+use crate::control::Controls;
 use crate::init::{steps_taken, to_pixels};
 use crate::pipeline::{Parts, Work};
 use crate::repaint::scaled;
@@ -78,7 +79,8 @@ impl Hires {
             return Err(invalid("hires.strength", value, "at least one step"));
         }
         let (width, height) = self.size(work.width, work.height, parts.info.size_multiple);
-        let work = Work { width, height, ..work };
+        let control = Controls::work(parts, &request.controls, work.batch, [width, height]);
+        let work = Work { width, height, control, ..work };
         let plan = parts.budget.check_work(parts.unet.config(), parts.vae.config(), work)?;
         let scheduler = parts.scheduler.start(&SchedulerOptions { steps, ..options })?;
         let canvas = Canvas { tiles: plan.tiles, seamless: request.seamless };
@@ -108,6 +110,7 @@ impl Generation {
         (self.scheduler, self.noise, self.first, self.next) = (scheduler, noise, first, first);
         (self.width, self.height, self.canvas) = (width, height, canvas);
         self.conditions.iter_mut().for_each(|condition| condition.resize(width, height));
+        self.controls.embed(&self.parts, [width, height], canvas.seamless)?;
         self.last = None;
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! From the files of a model to a pipeline.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use sd_models::taesd::AutoencoderTiny;
@@ -11,7 +12,9 @@ use serde::Deserialize;
 
 use super::random::RandomModel;
 use super::text::TextEncoders;
-use super::{Budget, MemoryEstimate, MemoryLimit, ModelDefaults, Parts, PipelineInfo, VaeTiling, Work};
+use super::{
+    Budget, ControlWork, MemoryEstimate, MemoryLimit, ModelDefaults, Parts, PipelineInfo, VaeTiling, Work,
+};
 use crate::schedulers::SchedulerConfig;
 use crate::{Error, LatentRgb, Result};
 
@@ -225,7 +228,8 @@ impl Described {
     /// The work on one picture with guidance.
     fn usual_work(&self, options: &LoadOptions) -> Work {
         let (width, height) = self.default_size();
-        Work { width: options.width.unwrap_or(width), height: options.height.unwrap_or(height), batch: 2 }
+        let (width, height) = (options.width.unwrap_or(width), options.height.unwrap_or(height));
+        Work { width, height, batch: 2, control: ControlWork::default() }
     }
 }
 
@@ -277,7 +281,8 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
         vae,
         &opened.describe("vae/config.json"),
     )?;
-    Ok(Parts { text, unet, vae, preview_vae, scheduler, info, budget, device: options.device.clone() })
+    let (device, dtype) = (options.device.clone(), options.dtype);
+    Ok(Parts { text, unet, vae, preview_vae, scheduler, info, budget, device, dtype, nets: Arc::default() })
 }
 
 /// Opens the tiny autoencoder for previews, if it reads the latents of this VAE.

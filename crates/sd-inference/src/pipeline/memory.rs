@@ -61,6 +61,16 @@ pub(crate) struct Work {
     pub(crate) height: usize,
     /// Latents in one forward pass of the UNet: twice the pictures where there is guidance.
     pub(crate) batch: usize,
+    pub(crate) control: ControlWork,
+}
+
+/// What ControlNets take, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ControlWork {
+    /// The weights of all that are loaded, whether they take part or not.
+    pub(crate) weights: u64,
+    /// What they add to the UNet's states, held while it runs.
+    pub(crate) residuals: u64,
 }
 
 /// How a picture is going to be made.
@@ -102,7 +112,7 @@ impl Budget {
 
     /// What the model takes, and the work on one picture with guidance.
     pub(super) fn estimate(&self, unet: &UnetConfig, vae: &VaeConfig, work: Work) -> MemoryEstimate {
-        let room = self.room(false).map(|room| room.bytes.saturating_sub(self.weights));
+        let room = self.room(None).map(|room| room.bytes.saturating_sub(self.weights));
         MemoryEstimate { weights: self.weights, workspace: self.plan(unet, vae, work, room).workspace }
     }
 
@@ -114,7 +124,7 @@ impl Budget {
         work: Work,
         name: &str,
     ) -> Result<()> {
-        let Some(room) = self.room(false) else { return Ok(()) };
+        let Some(room) = self.room(None) else { return Ok(()) };
         let estimate = self.estimate(unet, vae, work);
         if estimate.total() <= room.bytes {
             return Ok(());
@@ -143,10 +153,10 @@ impl Budget {
 
     /// How the picture is going to be made, if it can be.
     pub(crate) fn check_work(&self, unet: &UnetConfig, vae: &VaeConfig, work: Work) -> Result<Plan> {
-        let room = self.room(true);
+        let room = self.room(Some(work.control.weights));
         let plan = self.plan(unet, vae, work, room.as_ref().map(|room| room.bytes));
         let Some(room) = room.filter(|room| plan.workspace > room.bytes) else { return Ok(plan) };
-        let Work { width, height, batch } = work;
+        let Work { width, height, batch, .. } = work;
         let tiling = match self.tiling == VaeTiling::Never && plan.tiles.is_none() {
             true => ", or let the VAE decode in tiles",
             false => "",
@@ -166,9 +176,9 @@ impl Budget {
 
     /// Decides about tiles and adds up what is held at most.
     fn plan(&self, unet: &UnetConfig, vae: &VaeConfig, work: Work, room: Option<u64>) -> Plan {
-        let Work { width, height, batch } = work;
+        let Work { width, height, batch, control } = work;
         let scale = vae.scale_factor();
-        let step = unet.workspace(batch, height / scale, width / scale);
+        let step = unet.workspace(batch, height / scale, width / scale).saturating_add(control.residuals);
         let at_once = vae.decode_workspace(height, width);
         let bound = room.map_or(DECODE_AT_ONCE, |room| DECODE_AT_ONCE.min(room / 4 * 3));
         let wanted = match self.tiling {
@@ -195,15 +205,30 @@ impl Budget {
         Plan { tiles, workspace: step.max(decode) }
     }
 
-    /// What there is for the weights and the work or, once the model is `loaded`, for the work alone.
-    fn room(&self, loaded: bool) -> Option<Room> {
+    /// Refuses weights of `bytes` that are to be loaded beside the model and `before`, which are loaded already.
+    pub(crate) fn check_more(&self, bytes: u64, before: u64, name: &str) -> Result<()> {
+        let Some(room) = self.room(Some(before)).filter(|room| bytes > room.bytes) else { return Ok(()) };
+        Err(Error::NotEnoughMemory {
+            what: format!("{name} needs {} beside the model", Bytes(bytes)),
+            room: room.reason,
+            advice: match self.halvable {
+                true => "dtype bf16 halves the weights".into(),
+                false => "leave it out, or use a machine with more memory".into(),
+            },
+        })
+    }
+
+    /// What there is for the weights and the work or, once the model is loaded, for the work alone; `beside`: the weights
+    /// that are loaded beside the model's own.
+    fn room(&self, beside: Option<u64>) -> Option<Room> {
         match self.limit {
             MemoryLimit::Off => None,
             MemoryLimit::Bytes(limit) => {
-                let bytes = if loaded { limit.saturating_sub(self.weights) } else { limit };
+                let loaded = beside.map(|beside| self.weights.saturating_add(beside));
+                let bytes = limit.saturating_sub(loaded.unwrap_or(0));
                 let reason = match loaded {
-                    true => format!("{} are left of the limit of {}", Bytes(bytes), Bytes(limit)),
-                    false => format!("the limit is {}", Bytes(limit)),
+                    Some(_) => format!("{} are left of the limit of {}", Bytes(bytes), Bytes(limit)),
+                    None => format!("the limit is {}", Bytes(limit)),
                 };
                 Some(Room { bytes, reason })
             }
@@ -245,7 +270,7 @@ mod tests {
     }
 
     fn work(width: usize, height: usize) -> Work {
-        Work { width, height, batch: 2 }
+        Work { width, height, batch: 2, control: ControlWork::default() }
     }
 
     fn tile(side: usize, room: u64, tiling: VaeTiling) -> Option<usize> {
@@ -327,7 +352,9 @@ mod tests {
         let (unet, vae) = sd15();
         for tiling in [VaeTiling::Auto, VaeTiling::Always, VaeTiling::Never] {
             let budget = budget(MemoryLimit::Bytes(u64::MAX / 2), tiling);
-            let huge = Work { width: usize::MAX / 8 * 8, height: usize::MAX / 8 * 8, batch: usize::MAX };
+            let side = usize::MAX / 8 * 8;
+            let control = ControlWork { weights: u64::MAX, residuals: u64::MAX };
+            let huge = Work { width: side, height: side, batch: usize::MAX, control };
             assert!(budget.check_work(&unet, &vae, huge).is_err());
         }
     }

@@ -7,15 +7,16 @@ mod random;
 mod text;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 use sd_models::taesd::AutoencoderTiny;
 use sd_models::unet::Unet2DConditionModel;
 use sd_models::vae::AutoencoderKl;
 
 pub use info::{ModelDefaults, PipelineInfo};
 pub use load::{LoadOptions, ModelSource};
-pub(crate) use memory::{Budget, Work};
+pub(crate) use memory::{Budget, ControlWork, Work};
 pub use memory::{MemoryEstimate, MemoryLimit, VaeTiling};
 pub use random::RandomModel;
 pub(crate) use text::{Reading, TextConditioning, TextEncoders};
@@ -45,6 +46,10 @@ pub(crate) struct Parts {
     pub(crate) info: PipelineInfo,
     pub(crate) budget: Budget,
     pub(crate) device: Device,
+    /// The number format of the weights.
+    pub(crate) dtype: DType,
+    /// The weights of the ControlNets that were loaded for this pipeline, in bytes.
+    pub(crate) nets: Arc<AtomicU64>,
 }
 
 impl Pipeline {
@@ -86,6 +91,10 @@ impl Pipeline {
     /// Forgets the texts that were encoded lately; otherwise the same text is not encoded twice.
     pub fn clear_prompt_cache(&self) {
         self.parts.text.clear_cache();
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// What this model is and can do.

@@ -65,6 +65,11 @@ impl FeatureMap {
         Self { seamless, ..self }
     }
 
+    /// Which edges meet.
+    pub fn seamless(&self) -> Seamless {
+        self.seamless
+    }
+
     /// Other values whose edges meet as this map's do.
     pub(super) fn with_data(&self, data: MapData) -> Self {
         Self { data, seamless: self.seamless }

@@ -14,6 +14,7 @@ mod cpu;
 mod elementwise;
 mod embedding;
 mod feature_map;
+mod feature_math;
 mod linear;
 mod norm;
 mod pool;

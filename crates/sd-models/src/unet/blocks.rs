@@ -8,7 +8,7 @@ use crate::{Result, Weights};
 
 /// What every block is conditioned on.
 #[derive(Clone, Copy)]
-pub(super) struct Condition<'a> {
+pub(crate) struct Condition<'a> {
     /// SiLU of the time embedding, `(batch, 1, time_dim)`.
     pub time: &'a Sequence,
     /// Text states `(batch, tokens, cross_dim)`.
@@ -70,13 +70,13 @@ fn resnet_config(in_channels: usize, out_channels: usize, config: &UnetConfig) -
 
 /// A level on the way down.
 #[derive(Debug)]
-pub(super) struct DownBlock {
+pub(crate) struct DownBlock {
     layers: Vec<Layer>,
     downsample: Option<Conv2d>,
 }
 
 impl DownBlock {
-    pub(super) fn load(weights: &Weights, index: usize, config: &UnetConfig) -> Result<Self> {
+    pub(crate) fn load(weights: &Weights, index: usize, config: &UnetConfig) -> Result<Self> {
         let level = config.level(index);
         let attention = config.down_block_types[index].starts_with("CrossAttn");
         let before = config.block_out_channels[index.saturating_sub(1)];
@@ -100,7 +100,7 @@ impl DownBlock {
     }
 
     /// Pushes every state that the way up will need onto `skips`.
-    pub(super) fn forward(
+    pub(crate) fn forward(
         &self,
         input: FeatureMap,
         condition: Condition<'_>,
@@ -121,13 +121,13 @@ impl DownBlock {
 
 /// The coarsest level between the two ways: residual block, transformer, residual block.
 #[derive(Debug)]
-pub(super) struct MidBlock {
+pub(crate) struct MidBlock {
     first: Layer,
     second: ResnetBlock,
 }
 
 impl MidBlock {
-    pub(super) fn load(weights: &Weights, config: &UnetConfig) -> Result<Self> {
+    pub(crate) fn load(weights: &Weights, config: &UnetConfig) -> Result<Self> {
         let level = config.level(config.block_out_channels.len() - 1);
         Ok(Self {
             first: Layer::load(weights, 0, level.channels, level, true, config)?,
@@ -138,7 +138,7 @@ impl MidBlock {
         })
     }
 
-    pub(super) fn forward(&self, input: &FeatureMap, condition: Condition<'_>) -> Result<FeatureMap> {
+    pub(crate) fn forward(&self, input: &FeatureMap, condition: Condition<'_>) -> Result<FeatureMap> {
         let state = self.first.forward(input, condition)?;
         self.second.forward(&state, Some(condition.time))
     }

@@ -138,6 +138,14 @@ pub(super) struct Level {
     pub depth: usize,
 }
 
+/// A state that waits for the way up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Skip {
+    pub channels: usize,
+    /// How often the size of the latents was halved before.
+    pub halvings: usize,
+}
+
 impl UnetConfig {
     /// Checks that this crate implements everything that the configuration asks for.
     ///
@@ -268,6 +276,25 @@ impl UnetConfig {
             cross_dim: self.cross_attention_dim.get(index).unwrap_or(1),
             depth: self.transformer_layers_per_block.get(index).unwrap_or(1),
         }
+    }
+
+    /// The states that the way down hands to the way up, in the order in which it makes them.
+    pub(crate) fn skips(&self) -> Vec<Skip> {
+        let levels = self.block_out_channels.len();
+        let mut skips: Vec<Skip> = self
+            .block_out_channels
+            .first()
+            .map(|&channels| Skip { channels, halvings: 0 })
+            .into_iter()
+            .collect();
+        for (level, &channels) in self.block_out_channels.iter().enumerate() {
+            let layers = self.layers_per_block.get(level).unwrap_or(1);
+            skips.extend(std::iter::repeat_n(Skip { channels, halvings: level }, layers));
+            if level + 1 < levels {
+                skips.push(Skip { channels, halvings: level + 1 });
+            }
+        }
+        skips
     }
 
     /// The width of the text states that the cross-attention reads.

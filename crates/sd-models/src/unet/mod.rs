@@ -2,10 +2,16 @@
 
 mod blocks;
 mod config;
+mod embed;
 mod model;
+mod residuals;
 mod resnet;
 mod transformer;
 
+pub(crate) use blocks::{Condition, DownBlock, MidBlock};
 pub use config::UnetConfig;
-pub use model::{AddedCondition, Unet2DConditionModel, UnetInputs};
+pub use embed::AddedCondition;
+pub(crate) use embed::TimeCondition;
+pub use model::{Unet2DConditionModel, UnetInputs};
+pub use residuals::Residuals;
 pub(crate) use resnet::{ResnetBlock, ResnetConfig};
