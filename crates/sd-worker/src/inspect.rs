@@ -206,6 +206,8 @@ impl Command {
             None if value == &Value::Bool(false) && self.argument(&without).is_some() => {
                 self.arguments.push(flag(&without));
             }
+            // What can only be turned off is on.
+            None if value == &Value::Bool(true) && self.argument(&without).is_some() => {}
             None if off => {}
             None => notes.push(left_out(field, value)),
         }
