@@ -69,6 +69,7 @@ impl Making {
             fields.remove(*field);
             notes.push(format!("{flag} needs the picture that it was made from{known}"));
         }
+        notes.extend(control_pictures(fields));
         let mut command = Command::new(kind);
         command.fields(fields, &mut notes);
         if settings.as_ref().is_some_and(|settings| own && settings.setting(VAE_TILING).is_some()) {
@@ -117,6 +118,17 @@ fn needed(kind: OperationKind, fields: &Map<String, Value>) -> Vec<(&'static str
     needs
 }
 
+/// Takes the sizes of control pictures out of a request, and says which it needs.
+fn control_pictures(fields: &mut Map<String, Value>) -> Vec<String> {
+    let Some(Value::Array(controls)) = fields.get_mut("control") else { return Vec::new() };
+    let needed = |(index, control): (usize, &mut Value)| {
+        let size = control.as_object_mut()?.remove("image")?;
+        let size = size.as_str().unwrap_or_default();
+        Some(format!("control[{index}] needs the picture that it was given, a file of {size}"))
+    };
+    controls.iter_mut().enumerate().filter_map(needed).collect()
+}
+
 /// A command line in the making: fields become flags by their names.
 struct Command {
     known: clap::Command,
@@ -143,6 +155,9 @@ impl Command {
         for (field, value) in fields {
             match (field.as_str(), value) {
                 ("operation" | "num_images", _) => {}
+                ("control", Value::Array(controls)) if !controls.is_empty() => {
+                    notes.push("its controls are in the request as JSON, not in the command".into());
+                }
                 ("prompt", _) => self.prompt = value.as_str().unwrap_or_default().to_owned(),
                 ("output", Value::Object(output)) => {
                     if let Some(quality) = output.get("quality") {
@@ -206,6 +221,8 @@ impl Command {
             None if value == &Value::Bool(false) && self.argument(&without).is_some() => {
                 self.arguments.push(flag(&without));
             }
+            // What can only be turned off is on.
+            None if value == &Value::Bool(true) && self.argument(&without).is_some() => {}
             None if off => {}
             None => notes.push(left_out(field, value)),
         }
@@ -294,6 +311,20 @@ mod tests {
             "{notes}"
         );
         assert_eq!(made.request.get("init_image"), None);
+    }
+
+    #[test]
+    fn controls_are_told_with_the_pictures_that_they_need() {
+        let made = making(json!({
+            "operation": "image_generation", "prompt": "x",
+            "control": [{"kind": "canny", "image": "99 bytes", "strength": 0.5}],
+        }));
+        assert_eq!(made.request["control"], json!([{"kind": "canny", "strength": 0.5}]));
+        let notes = made.notes.join("\n");
+        assert!(
+            notes.contains("control[0]") && notes.contains("99 bytes") && notes.contains("as JSON"),
+            "{notes}"
+        );
     }
 
     #[test]

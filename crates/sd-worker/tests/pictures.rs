@@ -67,6 +67,34 @@ fn a_picture_is_made_again_from_what_its_file_tells() {
     }
 }
 
+/// The same law for every setting that has a flag: none is lost on the way, and nothing is noted.
+#[test]
+fn no_setting_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    for settings in [
+        vec![
+            "--tiling=x",
+            "--hires-scale=1.5",
+            "--hires-strength=0.5",
+            "--hires-upscaler=lanczos",
+            "--hires-steps=4",
+        ],
+        vec![
+            "--tiling=both",
+            "--guidance-interval=0.2,0.8",
+            "--guidance-rescale=0.5",
+            "--no-prompt-weighting",
+        ],
+        vec!["--sampler=ddim", "--eta=0.7", "--clip-skip=1", "--vae-tiling=always", "--width=128"],
+    ] {
+        let arguments =
+            [&["generate", "a (red:1.3) {circle|star}", "--steps=3", "--output=s.png"][..], &settings];
+        done(sd_worker(&arguments.concat(), folder.path()));
+        holds("s.png", &[], folder.path());
+        assert_eq!(inspect("s.png", folder.path())["notes"], serde_json::json!([]), "{settings:?}");
+    }
+}
+
 /// What it prints can be given to a shell as it is.
 #[test]
 fn the_printed_command_runs_in_a_shell() {
