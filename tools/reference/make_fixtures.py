@@ -20,6 +20,7 @@ import demo
 import families
 import hires
 import inpaints
+import loras
 import noise
 import pictures
 import preprocess
@@ -53,6 +54,7 @@ def build_family(name, output):
     solver_runs.build(name, folder)
     prompts.build(name, folder)
     controls.build(name, folder)
+    loras.build(name, folder)
 
 
 def main():

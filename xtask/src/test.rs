@@ -14,7 +14,7 @@ const STAGES: &[&str] = &["fmt", "clippy", "docs", "tests", "kernels", "examples
 const KERNEL_SETS: [&str; 4] = ["scalar", "avx2", "avx512", "amx-emulated"];
 
 /// The tests that compare with the reference.
-const COMPARED: [&str; 10] = [
+const COMPARED: [&str; 12] = [
     "parity",
     "runs",
     "solver_runs",
@@ -25,6 +25,8 @@ const COMPARED: [&str; 10] = [
     "prompts",
     "controlnet",
     "controls",
+    "lora",
+    "loras",
 ];
 
 pub(crate) fn run(arguments: &[String]) -> Result {

@@ -84,6 +84,9 @@ pub struct ModelCapabilities {
     /// The names by which `control` can ask for a ControlNet; empty: none is loaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub controls: Vec<String>,
+    /// Names that `loras` can give; empty where the field does not work.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<String>,
     /// Further fields that work.
     pub features: Vec<Feature>,
     /// Textual inversions that prompts may name.
@@ -120,6 +123,7 @@ impl ModelCapabilities {
             rngs: vec![RngKind::TorchCpu],
             previews: Vec::new(),
             controls: Vec::new(),
+            loras: Vec::new(),
             features: vec![Feature::NegativePrompt],
             embeddings: Vec::new(),
             device: "cpu".into(),

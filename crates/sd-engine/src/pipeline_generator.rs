@@ -1,5 +1,6 @@
 //! The generator behind a real model: [`sd_inference::Pipeline`].
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use image::{GrayImage, RgbImage};
@@ -9,8 +10,8 @@ use operations_contract::{
 use sd_inference::rng::NoiseKind;
 use sd_inference::schedulers;
 use sd_inference::{
-    Control, ControlNet, Generation, GenerationRequest, GuidanceInterval, InitImage, InitMask, Pipeline,
-    Seamless, Step,
+    AppliedLora, Control, ControlNet, Generation, GenerationRequest, GuidanceInterval, InitImage, InitMask,
+    Lora, Pipeline, Seamless, Step,
 };
 
 use crate::generator::{
@@ -29,18 +30,25 @@ pub struct PipelineGenerator {
     aliases: Vec<String>,
     /// Each by the name that requests call it.
     controlnets: Vec<(String, ControlNet)>,
+    loras: BTreeMap<String, Lora>,
 }
 
 impl PipelineGenerator {
     /// A generator that requests call `id` or one of `aliases`.
     pub fn new(pipeline: Pipeline, id: impl Into<String>, aliases: Vec<String>) -> Self {
-        Self { pipeline, id: id.into(), aliases, controlnets: Vec::new() }
+        Self { pipeline, id: id.into(), aliases, controlnets: Vec::new(), loras: BTreeMap::new() }
     }
 
     /// With ControlNets of the same pipeline, by the names that requests call them.
     #[must_use]
     pub fn with_controlnets(self, controlnets: Vec<(String, ControlNet)>) -> Self {
         Self { controlnets, ..self }
+    }
+
+    /// With adapters by the names that requests call them. They fit the model: [`Pipeline::check_lora`] accepted them.
+    #[must_use]
+    pub fn with_loras(self, loras: BTreeMap<String, Lora>) -> Self {
+        Self { loras, ..self }
     }
 
     fn control(&self, task: ControlTask) -> Result<Control, GeneratorError> {
@@ -50,6 +58,13 @@ impl PipelineGenerator {
             return Err(GeneratorError::Unsupported(format!("control `{kind}` is beyond this pipeline")));
         };
         Ok(Control { net, image: own_picture(image)?, conditioning_scale: strength, start, end })
+    }
+
+    fn applied(&self, task: &operations_contract::Lora) -> Result<AppliedLora, GeneratorError> {
+        match self.loras.get(&task.name) {
+            Some(lora) => Ok(AppliedLora { lora: lora.clone(), scale: task.scale }),
+            None => Err(GeneratorError::Unsupported(format!("lora `{}` is beyond this pipeline", task.name))),
+        }
     }
 }
 
@@ -86,6 +101,7 @@ impl Generator for PipelineGenerator {
             .filter_map(|(method, works)| works.then_some(method))
             .collect(),
             rngs: vec![RngKind::TorchCpu, RngKind::Philox],
+            loras: self.loras.keys().cloned().collect(),
             features: [
                 Feature::NegativePrompt,
                 Feature::ClipSkip,
@@ -101,6 +117,7 @@ impl Generator for PipelineGenerator {
             .into_iter()
             .chain((info.text_encoders > 1).then_some(Feature::Prompt2))
             .chain((!self.controlnets.is_empty()).then_some(Feature::Control))
+            .chain((!self.loras.is_empty()).then_some(Feature::Loras))
             .collect(),
             embeddings: info.embeddings.clone(),
             controls: self.controlnets.iter().map(|(name, _)| name.clone()).collect(),
@@ -122,6 +139,7 @@ impl Generator for PipelineGenerator {
             }
         };
         let controls = task.control.into_iter().map(|task| self.control(task)).collect::<Result<_, _>>()?;
+        let loras = task.loras.iter().map(|lora| self.applied(lora)).collect::<Result<_, _>>()?;
         let info = self.pipeline.info();
         let request = GenerationRequest {
             negative_prompt: Some(task.negative_prompt).filter(|text| !text.is_empty()),
@@ -159,6 +177,7 @@ impl Generator for PipelineGenerator {
             init,
             controls,
             guess_mode: task.guess_mode,
+            loras,
             ..GenerationRequest::new(task.prompt)
         };
         let generation = self.pipeline.begin(&request).map_err(failure)?;

@@ -60,6 +60,9 @@ pub(crate) fn objections(operation: &Operation, model: &ModelCapabilities) -> Ob
         let fault = FieldError::new("clip_skip", message).with_value(common.clip_skip);
         objections.faults.push(fault.with_limit(limit));
     }
+    if model.has(Feature::Loras) {
+        objections.faults.extend(unknown_loras(common, model));
+    }
 
     let unsupported = &mut objections.unsupported;
     named(unsupported, model, "operation", Some(operation.kind()), &model.operations);
@@ -123,6 +126,19 @@ fn unknown_controls(unsupported: &mut Vec<FieldError>, common: &Common, model: &
             unsupported.push(fault.with_value(control.kind.as_str()).with_limit(&known));
         }
     }
+}
+
+/// The adapters that the worker does not have.
+fn unknown_loras<'a>(
+    common: &'a Common,
+    model: &'a ModelCapabilities,
+) -> impl Iterator<Item = FieldError> + 'a {
+    let unknown = common.loras.iter().enumerate().filter(|(_, lora)| !model.loras.contains(&lora.name));
+    unknown.map(|(index, lora)| {
+        let has = model.loras.join(", ");
+        let message = format!("`{}` is unknown to model `{}`, which has {has}", lora.name, model.id);
+        FieldError::new(format!("loras[{index}].name"), message).with_value(lora.name.clone()).with_limit(has)
+    })
 }
 
 fn named<T: Copy + PartialEq + std::fmt::Display>(

@@ -50,12 +50,13 @@ pub use guidance::GuidanceInterval;
 pub use init::InitImage;
 pub use outpaint::Extend;
 pub use pipeline::{
-    LoadOptions, MemoryEstimate, MemoryLimit, ModelDefaults, ModelSource, Pipeline, PipelineInfo,
-    RandomModel, VaeTiling,
+    AppliedLora, LoadOptions, MemoryEstimate, MemoryLimit, ModelDefaults, ModelSource, Pipeline,
+    PipelineInfo, RandomModel, VaeTiling,
 };
 pub use preview::{LatentRgb, PreviewMethod};
 pub use repaint::InitMask;
 pub use request::GenerationRequest;
+pub use sd_models::lora::Lora;
 pub use sd_models::nn::{Seamless, cpu_kernels, cpu_kernels_report, cpu_multiplies_bf16};
 pub use sd_models::{
     EmbeddedFile, ModelFiles, accelerators, cpu_kernels_warning, inspect, measure_peak, registry, save,

@@ -2,6 +2,7 @@
 
 use sd_models::nn::Seamless;
 
+use crate::pipeline::AppliedLora;
 use crate::rng::NoiseKind;
 use crate::schedulers::{Sampler, Schedule, TimestepSpacing};
 use crate::{Control, GuidanceInterval, Hires, InitImage};
@@ -67,6 +68,8 @@ pub struct GenerationRequest {
     /// Lets the control pictures speak for themselves: they steer only what the prompt pulls towards, and the less
     /// strongly the finer the detail. Meant for an empty prompt and a guidance scale from 3 to 5.
     pub guess_mode: bool,
+    /// Low-rank adapters to apply, each at its scale; their order makes no difference beyond rounding.
+    pub loras: Vec<AppliedLora>,
 }
 
 impl GenerationRequest {
@@ -97,6 +100,7 @@ impl GenerationRequest {
             init: None,
             controls: Vec::new(),
             guess_mode: false,
+            loras: Vec::new(),
         }
     }
 }

@@ -85,6 +85,24 @@ pub enum Error {
         /// The dtype in the file.
         found: String,
     },
+    /// An adapter of a form that is not read here.
+    #[error("{file}: `{key}` belongs to {form}; LoRA and LoCon can be applied")]
+    UnsupportedAdapter {
+        /// The file.
+        file: String,
+        /// A tensor that tells.
+        key: String,
+        /// The form, such as `LoHa`.
+        form: &'static str,
+    },
+    /// An adapter that was made for another model.
+    #[error("{file}: the adapter does not fit this model: {reason}")]
+    AdapterMismatch {
+        /// The file.
+        file: String,
+        /// What does not fit, and what kind of model would.
+        reason: String,
+    },
     /// The tokenizer's files do not make a CLIP tokenizer.
     #[error("{file}: {reason}")]
     Tokenizer {

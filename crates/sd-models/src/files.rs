@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use memmap2::Mmap;
 use serde::de::DeserializeOwned;
@@ -114,6 +115,14 @@ impl ModelFiles {
                 }),
             },
             Self::Assembled(assembled) => assembled.bytes(relative),
+        }
+    }
+
+    /// When the file `relative` was last written, where the system tells.
+    pub(crate) fn modified(&self, relative: &str) -> Option<SystemTime> {
+        match self {
+            Self::Folder(root) => root.join(relative).metadata().ok()?.modified().ok(),
+            Self::Embedded { .. } | Self::Assembled(_) => None,
         }
     }
 

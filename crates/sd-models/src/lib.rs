@@ -7,6 +7,7 @@
 //!   models as folders.
 //! - [`clip`], [`unet`] and [`vae`] are the model definitions, driven entirely by the folder's `config.json`s;
 //!   [`controlnet`] is what steers a UNet by a picture.
+//! - [`lora`] adds low-rank adapters to the weights, and leaves the definitions as they are.
 //! - [`nn`] holds the layers that they are written in; how a layer is computed is decided there and nowhere else.
 //!
 //! ```no_run
@@ -28,6 +29,8 @@ mod error;
 pub mod esrgan;
 mod files;
 pub mod inspect;
+mod layers;
+pub mod lora;
 mod memory;
 pub mod nn;
 pub mod registry;
@@ -45,6 +48,7 @@ pub use error::{Error, Result};
 pub use sd_kernels::{measure_peak, work};
 
 pub use files::{EmbeddedFile, FileBytes, ModelFiles};
+pub use layers::Layers;
 pub use weights::Weights;
 
 /// Why the CPU kernels that `SD_KERNELS` asks for are not used, if so.

@@ -15,6 +15,8 @@ use serde::Deserialize;
 
 use crate::assembled::PartSource;
 use crate::files::{FileBytes, ModelFiles};
+use crate::layers::{FileStamp, Layers};
+use crate::lora;
 use crate::tensor_index::{TensorFile, TensorIndex};
 use crate::{Error, Result};
 
@@ -25,6 +27,7 @@ pub struct Weights {
     prefix: String,
     device: Device,
     dtype: DType,
+    layers: Arc<Layers>,
 }
 
 enum Source {
@@ -94,11 +97,18 @@ impl Weights {
                 },
             });
         }
-        let mut opened = Vec::new();
+        let (mut opened, mut stamps) = (Vec::new(), Vec::new());
         for name in names {
-            opened.push(TensorFile { bytes: files.bytes(&name)?, name: files.describe(&name) });
+            let file = TensorFile { bytes: files.bytes(&name)?, name: files.describe(&name) };
+            stamps.push(FileStamp {
+                name: file.name.clone(),
+                bytes: file.bytes.as_slice().len(),
+                modified: files.modified(&name),
+            });
+            opened.push(file);
         }
-        Ok(Self::from_index(Arc::new(TensorIndex::read(opened)?), device, dtype))
+        let weights = Self::from_index(Arc::new(TensorIndex::read(opened)?), device, dtype);
+        Ok(Self { layers: Arc::new(Layers::of_files(stamps)), ..weights })
     }
 
     /// Opens a single safetensors file on disk.
@@ -112,7 +122,7 @@ impl Weights {
 
     pub(crate) fn from_index(index: Arc<TensorIndex>, device: &Device, dtype: DType) -> Self {
         let source = Arc::new(Source::Files(index));
-        Self { source, prefix: String::new(), device: device.clone(), dtype }
+        Self { source, prefix: String::new(), device: device.clone(), dtype, layers: Arc::default() }
     }
 
     /// Random weights of whatever shapes the layers ask for, for measuring speed and memory without a download.
@@ -124,7 +134,37 @@ impl Weights {
             prefix: String::new(),
             device: device.clone(),
             dtype,
+            layers: Arc::default(),
         }
+    }
+
+    /// The same weights, giving out `layers` instead of loading them again, with what was added to those.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] when the files are no longer those that the layers were loaded from.
+    pub fn with_layers(self, layers: Layers) -> Result<Self> {
+        layers.check_files(self.layers.files())?;
+        Ok(Self { layers: Arc::new(layers), ..self })
+    }
+
+    /// The same weights, remembering the layers that are loaded from them: for models that can be adapted.
+    pub(crate) fn recording(&self) -> Self {
+        Self { layers: Arc::new(self.layers.recording()), ..self.clone() }
+    }
+
+    /// The layers that it gives out, in all scopes, and those that it remembers.
+    pub(crate) fn layers(&self) -> &Arc<Layers> {
+        &self.layers
+    }
+
+    /// The layer of this very scope: the one that is there already, or what `load` gives. `weight` is the shape of its
+    /// weight, where adapters may change it.
+    pub(crate) fn layer<L: Clone + Send + Sync + 'static>(
+        &self,
+        weight: Option<&[usize]>,
+        load: impl FnOnce() -> Result<L>,
+    ) -> Result<L> {
+        self.layers.layer(&self.prefix, weight, load)
     }
 
     /// The scope `name` inside this one.
@@ -174,7 +214,7 @@ impl Weights {
             Stored::F16(bytes) => Tensor::from_vec(read_f16(&bytes), shape, &Device::Cpu)?,
             Stored::Bf16(bytes) => Tensor::from_vec(read_bf16(&bytes), shape, &Device::Cpu)?,
             Stored::F32(bytes) => Tensor::from_vec(read_f32(&bytes), shape, &Device::Cpu)?,
-            Stored::Random(values) => Tensor::from_vec(values, shape, &Device::Cpu)?,
+            Stored::Values(values) => Tensor::from_vec(values, shape, &Device::Cpu)?,
         };
         Ok(tensor.to_device(&self.device)?.to_dtype(self.dtype)?)
     }
@@ -206,11 +246,21 @@ impl Weights {
         }
     }
 
+    /// A tensor of this scope as it is stored, or, where an adapter changes it, as f32 with that added.
     pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
+        let stored = self.unchanged(name, shape)?;
+        let terms = Some(&self.prefix)
+            .filter(|_| name == "weight")
+            .and_then(|scope| self.layers.patch().terms(scope));
+        let (Some(terms), Some(&rows)) = (terms, shape.first()) else { return Ok(stored) };
+        Ok(Stored::Values(lora::added(terms, &stored.into_f32(), rows)?))
+    }
+
+    fn unchanged(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
         let key = self.key(name);
         let index = match &*self.source {
             Source::Files(index) => index,
-            Source::Random { seed } => return Ok(Stored::Random(random_values(*seed, &key, shape))),
+            Source::Random { seed } => return Ok(Stored::Values(random_values(*seed, &key, shape))),
         };
         let Some(location) = index.get(&key) else {
             return Err(Error::MissingTensor { file: index.file_names(), key, expected: shape.to_vec() });
@@ -238,7 +288,7 @@ pub(crate) enum Stored<'a> {
     F32(Cow<'a, [u8]>),
     F16(Cow<'a, [u8]>),
     Bf16(Cow<'a, [u8]>),
-    Random(Vec<f32>),
+    Values(Vec<f32>),
 }
 
 impl Stored<'_> {
@@ -248,7 +298,17 @@ impl Stored<'_> {
             Self::F32(bytes) => sd_kernels::Weights::f32_bytes(bytes),
             Self::F16(bytes) => sd_kernels::Weights::f16_bytes(bytes),
             Self::Bf16(bytes) => sd_kernels::Weights::bf16_bytes(bytes),
-            Self::Random(values) => values.as_slice().into(),
+            Self::Values(values) => values.as_slice().into(),
+        }
+    }
+
+    /// The values.
+    pub(crate) fn into_f32(self) -> Vec<f32> {
+        match self {
+            Self::F32(bytes) => read_f32(&bytes),
+            Self::F16(bytes) => read_f16(&bytes).into_par_iter().map(half::f16::to_f32).collect(),
+            Self::Bf16(bytes) => read_bf16(&bytes).into_par_iter().map(half::bf16::to_f32).collect(),
+            Self::Values(values) => values,
         }
     }
 }

@@ -9,6 +9,7 @@ use sd_inference::machine::parse_bytes;
 use sd_inference::{MemoryLimit, RandomModel};
 
 use crate::control::{ControlArgs, ControlNetArgs};
+use crate::loras::LoraArg;
 use crate::models::args::ModelsArgs;
 
 /// More threads than any machine has cores.
@@ -113,6 +114,9 @@ pub(crate) struct ModelArgs {
     /// A tiny autoencoder for previews by the method `taesd`: a folder or safetensors file of TAESD, for SDXL TAESDXL.
     #[arg(long, env = "SD_WORKER_PREVIEW_VAE", value_name = "PATH")]
     pub(crate) preview_vae: Option<PathBuf>,
+    /// A folder with LoRA files (.safetensors) that can be asked for by their names without the ending.
+    #[arg(long, env = "SD_WORKER_LORA_DIR", value_name = "FOLDER")]
+    pub(crate) lora_dir: Option<PathBuf>,
 }
 
 fn memory_limit(text: &str) -> Result<MemoryLimit, String> {
@@ -273,6 +277,9 @@ pub(crate) struct GenerateArgs {
     pub(crate) hires_steps: Option<u32>,
     #[command(flatten)]
     pub(crate) control: ControlArgs,
+    /// A LoRA to apply: a file, or a name in --lora-dir, and its scale [default: 1]. Can be given several times.
+    #[arg(long, env = "SD_WORKER_LORA", value_delimiter = ',', value_name = "NAME|FILE[:SCALE]")]
+    pub(crate) lora: Vec<LoraArg>,
     /// The file to write: .png, .jpg or .webp. Several pictures get -1, -2, ... before the ending.
     #[arg(long, short, env = "SD_WORKER_OUTPUT", default_value = "sd-worker.png", value_name = "FILE")]
     pub(crate) output: PathBuf,

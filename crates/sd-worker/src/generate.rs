@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::args::{GenerateArgs, InpaintArgs, TransformArgs};
 use crate::exit::{Failure, Kind, say};
+use crate::loras;
 use crate::model;
 use crate::output::OutputFiles;
 use crate::worker::Worker;
@@ -70,7 +71,9 @@ fn make(args: &GenerateArgs, mut operation: Operation) -> Result<(), Failure> {
     let (router, models) = (worker.router.clone(), worker.models.clone());
     let pipeline = model::load(&args.model, [args.width, args.height])?;
     let nets = args.control.nets.load(&pipeline)?;
-    let engine = worker.start(pipeline, nets, &args.model.model)?;
+    let (loras, catalogue) = loras::chosen(&args.lora, args.model.lora_dir.as_deref(), &pipeline)?;
+    operation.common_mut().loras = loras;
+    let engine = worker.start(pipeline, nets, catalogue, &args.model.model)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

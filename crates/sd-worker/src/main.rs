@@ -11,6 +11,7 @@ mod generate;
 mod info;
 mod inspect;
 mod logging;
+mod loras;
 mod model;
 mod models;
 mod output;

@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 
 use crate::args::ServeArgs;
 use crate::exit::{Failure, say};
+use crate::loras;
 use crate::model;
 use crate::worker::Worker;
 
@@ -60,9 +61,11 @@ async fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let loading = tokio::task::block_in_place(|| {
         let pipeline = model::load(model_args, [None, None])?;
         let nets = args.nets.load(&pipeline)?;
-        Ok::<_, Failure>((pipeline, nets))
+        let loras = loras::of_folder(model_args.lora_dir.as_deref(), &pipeline)?;
+        Ok::<_, Failure>((pipeline, nets, loras))
     });
-    let engine = match loading.and_then(|(pipeline, nets)| worker.start(pipeline, nets, &name)) {
+    let started = loading.and_then(|(pipeline, nets, loras)| worker.start(pipeline, nets, loras, &name));
+    let engine = match started {
         Ok(engine) => engine,
         Err(failure) => {
             models.failed(failure.message.clone());

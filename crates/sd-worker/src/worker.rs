@@ -1,10 +1,12 @@
 //! Queue, registry and engine, put together.
 
+use std::collections::BTreeMap;
+
 use sd_engine::{
     EngineHandle, GenerationEngine, JobRegistry, JobRouter, ModelBoard, PipelineGenerator, RequestQueue,
     RequestReceiver, Retention,
 };
-use sd_inference::{ControlNet, Pipeline};
+use sd_inference::{ControlNet, Lora, Pipeline};
 
 use crate::exit::Failure;
 
@@ -24,14 +26,17 @@ impl Worker {
         Self { router, models, receiver }
     }
 
-    /// Starts the engine with the loaded model, which requests call `name`, and its ControlNets by their names.
+    /// Starts the engine with the loaded model, which requests call `name`, its ControlNets and its adapters by their
+    /// names.
     pub(crate) fn start(
         self,
         pipeline: Pipeline,
         controlnets: Vec<(String, ControlNet)>,
+        loras: BTreeMap<String, Lora>,
         name: &str,
     ) -> Result<EngineHandle, Failure> {
-        let generator = PipelineGenerator::new(pipeline, name, Vec::new()).with_controlnets(controlnets);
+        let generator = PipelineGenerator::new(pipeline, name, Vec::new());
+        let generator = generator.with_controlnets(controlnets).with_loras(loras);
         GenerationEngine::new(generator, self.receiver, self.models)
             .start()
             .map_err(|error| Failure::failed(format!("the engine's thread cannot be started: {error}")))

@@ -220,6 +220,48 @@ fn what_the_model_cannot_do_is_refused_before_a_job_exists() {
     assert!(!jobs.contains("job-"), "{jobs}");
 }
 
+/// The folder's files are known by their names; what does not fit the model, and paths, are not.
+#[test]
+fn loras_of_the_folder_are_listed_applied_and_guarded() {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/sd15");
+    let (model, loras) = (format!("{fixtures}/model"), tempfile::tempdir().unwrap());
+    for (from, to) in
+        [("sd15/loras/kohya", "kohya"), ("sd15/loras/peft", "peft"), ("sdxl/loras/diffusers", "other")]
+    {
+        let bytes = std::fs::read(format!("{fixtures}/../{from}.safetensors")).unwrap();
+        std::fs::write(loras.path().join(format!("{to}.safetensors")), bytes).unwrap();
+    }
+    std::fs::write(loras.path().join("notes.txt"), "x").unwrap();
+    let service = Service::start(&["--model", &model, "--lora-dir", loras.path().to_str().unwrap()]);
+    let models: Value = serde_json::from_str(&service.get("/v1/models").1).unwrap();
+    assert_eq!(models["models"][0]["loras"], json!(["kohya", "peft"]));
+
+    let with = |loras: Value| {
+        json!({"operation": "image_generation", "prompt": "x", "steps": 1, "seed": 3, "loras": loras,
+            "output": {"metadata": false}})
+    };
+    let (status, answer) =
+        service.submit(&with(json!([{"name": "kohya"}, {"name": "../kohya"}, {"name": "other"}])));
+    assert_eq!(status, 400, "{answer}");
+    let fields: Vec<_> =
+        answer["error"]["fields"].as_array().unwrap().iter().map(|f| f["field"].clone()).collect();
+    assert_eq!(fields, ["loras[1].name", "loras[2].name"], "{answer}");
+
+    let picture = |loras: Value| {
+        let (status, accepted) = service.submit(&with(loras));
+        assert_eq!(status, 202, "{accepted}");
+        assert!(service.get(accepted["sse_url"].as_str().unwrap()).1.contains("data: [DONE]"));
+        let job = format!("/v1/jobs/{}", accepted["job_id"].as_str().unwrap());
+        let view: Value = serde_json::from_str(&service.get(&job).1).unwrap();
+        assert_eq!(view["state"], "completed", "{view}");
+        service.get(&format!("{job}/images/0")).1
+    };
+    let plain = picture(json!([]));
+    let adapted = picture(json!([{"name": "kohya", "scale": 0.8}, {"name": "peft", "scale": -0.5}]));
+    assert_ne!(adapted, plain);
+    assert_eq!(picture(json!([])), plain);
+}
+
 #[test]
 #[cfg(unix)]
 fn sigterm_finishes_what_runs_and_refuses_what_is_new() {

@@ -146,6 +146,20 @@ async fn a_control_that_the_model_has_not_is_unsupported_and_the_others_are_name
 }
 
 #[tokio::test]
+async fn loras_that_the_worker_has_not_are_refused_by_name() {
+    let mut generator = TestGenerator::new();
+    generator.capabilities.features.push(Feature::Loras);
+    generator.capabilities.loras = vec!["ink".into(), "wash".into()];
+    let worker = Worker::with(generator, 8, Retention::default()).await;
+    let request =
+        generation("loras", json!([{"name": "ink"}, {"name": "../ink"}, {"name": "wash", "scale": -1}]));
+    let SubmitError::Invalid(fields) = worker.router.submit_json(&request).unwrap_err() else { panic!() };
+    assert_eq!(named(&fields), ["loras[1].name"]);
+    assert_eq!(fields[0].limit.as_deref(), Some("ink, wash"));
+    worker.router.submit_json(&generation("loras", json!([{"name": "wash", "scale": -1}]))).unwrap();
+}
+
+#[tokio::test]
 async fn an_operation_that_the_model_has_not_is_unsupported_before_its_images_are_read() {
     let request = json!({"operation": "image_inpaint", "prompt": "x", "init_image": "aGVsbG8=", "mask_image": "aGVsbG8="});
     let error = refused(request).await;

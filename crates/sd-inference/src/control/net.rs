@@ -32,7 +32,7 @@ impl Pipeline {
     /// [`Error::Model`] when it is no ControlNet, one that is not implemented, or one for another model;
     /// [`Error::NotEnoughMemory`] before any weight is read when it would not fit; device errors.
     pub fn load_controlnet(&self, path: impl AsRef<Path>) -> Result<ControlNet> {
-        let parts = self.parts();
+        let parts = self.parts()?;
         let opened = OpenedControlNet::open(path.as_ref(), &parts.device, parts.dtype)?;
         let config = opened.config(parts.unet.config())?;
         let vae = parts.vae.config();

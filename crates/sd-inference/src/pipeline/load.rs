@@ -282,6 +282,8 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
         &opened.describe("vae/config.json"),
     )?;
     let (device, dtype) = (options.device.clone(), options.dtype);
+    let (text, unet, vae) = (Arc::new(text), Arc::new(unet), Arc::new(vae));
+    let preview_vae = preview_vae.map(Arc::new);
     Ok(Parts { text, unet, vae, preview_vae, scheduler, info, budget, device, dtype, nets: Arc::default() })
 }
 

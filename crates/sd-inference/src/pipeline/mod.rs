@@ -1,19 +1,24 @@
 //! A loaded model, ready to make images.
 
+mod adapt;
 mod info;
 mod load;
 mod memory;
 mod random;
 mod text;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use candle_core::{DType, Device};
+use sd_models::lora::Lora;
 use sd_models::taesd::AutoencoderTiny;
 use sd_models::unet::Unet2DConditionModel;
 use sd_models::vae::AutoencoderKl;
 
+use adapt::AdaptableModel;
+pub use adapt::AppliedLora;
 pub use info::{ModelDefaults, PipelineInfo};
 pub use load::{LoadOptions, ModelSource};
 pub(crate) use memory::{Budget, ControlWork, Work};
@@ -32,16 +37,22 @@ use crate::{GenerationRequest, Result};
 /// [`Generation`] that [`Pipeline::begin`] returns.
 #[derive(Clone)]
 pub struct Pipeline {
-    parts: Arc<Parts>,
+    shared: Arc<Shared>,
 }
 
-/// What all generations share.
+struct Shared {
+    model: AdaptableModel,
+    info: PipelineInfo,
+    device: Device,
+}
+
+/// What all generations with the same adapters share.
 pub(crate) struct Parts {
-    pub(crate) text: TextEncoders,
-    pub(crate) unet: Unet2DConditionModel,
-    pub(crate) vae: AutoencoderKl,
+    pub(crate) text: Arc<TextEncoders>,
+    pub(crate) unet: Arc<Unet2DConditionModel>,
+    pub(crate) vae: Arc<AutoencoderKl>,
     /// For previews alone.
-    pub(crate) preview_vae: Option<AutoencoderTiny>,
+    pub(crate) preview_vae: Option<Arc<AutoencoderTiny>>,
     pub(crate) scheduler: SchedulerConfig,
     pub(crate) info: PipelineInfo,
     pub(crate) budget: Budget,
@@ -60,7 +71,10 @@ impl Pipeline {
     /// files are not a model that this crate can run; [`Error::NotEnoughMemory`](crate::Error::NotEnoughMemory) before
     /// anything is read when it would not fit; device errors.
     pub fn load(source: &ModelSource, options: &LoadOptions) -> Result<Self> {
-        Ok(Self { parts: Arc::new(load::load(source, options)?) })
+        let parts = load::load(source, options)?;
+        let (info, device) = (parts.info.clone(), parts.device.clone());
+        let model = AdaptableModel::new(source.clone(), options.clone(), Arc::new(parts));
+        Ok(Self { shared: Arc::new(Shared { model, info, device }) })
     }
 
     /// The memory that the model would take, and one picture with guidance. Reads only headers.
@@ -73,11 +87,14 @@ impl Pipeline {
 
     /// Encodes the prompts and prepares the noise; the images come out of stepping the result.
     ///
+    /// A request whose adapters are not those of the call before first loads the layers that differ, which takes
+    /// a part of the time that the model took to load. Generations under way keep theirs.
+    ///
     /// # Errors
     /// [`Error::InvalidRequest`](crate::Error::InvalidRequest) names the field that this model cannot do;
     /// [`Error::NotEnoughMemory`](crate::Error::NotEnoughMemory) when a picture of this size would not fit.
     pub fn begin(&self, request: &GenerationRequest) -> Result<Generation> {
-        Generation::begin(Arc::clone(&self.parts), request)
+        Generation::begin(self.shared.model.with(&request.loras)?, request)
     }
 
     /// What the UNet is told by the prompts of the request's first image, as [`Pipeline::begin`] encodes them.
@@ -85,25 +102,40 @@ impl Pipeline {
     /// # Errors
     /// [`Error::InvalidRequest`](crate::Error::InvalidRequest) names the field that cannot be encoded.
     pub fn encode_prompt(&self, request: &GenerationRequest) -> Result<PromptStates> {
-        PromptStates::new(&self.parts, request)
+        PromptStates::new(&*self.shared.model.with(&request.loras)?, request)
     }
 
     /// Forgets the texts that were encoded lately; otherwise the same text is not encoded twice.
     pub fn clear_prompt_cache(&self) {
-        self.parts.text.clear_cache();
+        self.shared.model.clear_prompt_cache();
     }
 
-    pub(crate) fn parts(&self) -> &Parts {
-        &self.parts
+    /// The model with the adapters that were asked for last.
+    pub(crate) fn parts(&self) -> Result<Arc<Parts>> {
+        self.shared.model.current()
     }
 
     /// What this model is and can do.
     pub fn info(&self) -> &PipelineInfo {
-        &self.parts.info
+        &self.shared.info
     }
 
     /// The device that it computes on.
     pub fn device(&self) -> &Device {
-        &self.parts.device
+        &self.shared.device
+    }
+
+    /// Checks that an adapter was made for a model like this one, without applying it.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) tells what does not fit, and what kind of model would.
+    pub fn check_lora(&self, lora: &Lora) -> Result<()> {
+        Ok(self.shared.model.targets().fit(lora)?)
+    }
+
+    /// The layers that an adapter can change, by their names in diffusers (`unet.mid_block.attentions.0.proj_in`), with
+    /// the shapes of their weights.
+    pub fn adaptable_layers(&self) -> BTreeMap<String, Vec<usize>> {
+        self.shared.model.targets().layers()
     }
 }

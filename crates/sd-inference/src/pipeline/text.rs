@@ -1,9 +1,11 @@
 //! Prompts to what the UNet is conditioned on.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{D, DType, Tensor};
+use sd_models::Layers;
 use sd_models::clip::{ClipOutput, ClipTextConfig, ClipTextModel, ClipTokenizer, Replacement};
+use sd_models::lora::Patch;
 
 use super::ModelSource;
 use super::load::{Opened, TEXT_STEM};
@@ -20,13 +22,15 @@ const CACHED_BYTES: usize = 64 << 20;
 /// One or two CLIP encoders with their tokenizers.
 pub(crate) struct TextEncoders {
     encoders: Vec<TextEncoder>,
-    embeddings: Embeddings,
+    embeddings: Arc<Embeddings>,
     force_zeros_for_empty_prompt: bool,
     cache: Mutex<Cache<TextKey, EncodedText>>,
 }
 
 struct TextEncoder {
-    tokens: Tokens,
+    /// Where the model has it, such as `text_encoder`.
+    folder: &'static str,
+    tokens: Arc<Tokens>,
     model: ClipTextModel,
 }
 
@@ -37,6 +41,13 @@ enum Tokens {
         length: usize,
         vocabulary: u32,
     },
+}
+
+/// Text encoders that are about to be loaded with other adapters.
+pub(super) struct TextChange {
+    encoders: Vec<(&'static str, Arc<Tokens>, ClipTextConfig, Layers)>,
+    embeddings: Arc<Embeddings>,
+    force_zeros_for_empty_prompt: bool,
 }
 
 /// The states that a prompt gives.
@@ -98,7 +109,38 @@ impl TextEncoders {
         let (embeddings, notes) =
             Embeddings::load(&options.embeddings, options.embeddings_dir.as_deref(), &fit)?;
         let cache = Mutex::new(Cache::new(CACHED_TEXTS, CACHED_BYTES));
+        let embeddings = Arc::new(embeddings);
         Ok((Self { encoders, embeddings, force_zeros_for_empty_prompt, cache }, notes))
+    }
+
+    /// The models, in their order.
+    pub(super) fn models(&self) -> impl Iterator<Item = &ClipTextModel> {
+        self.encoders.iter().map(|encoder| &encoder.model)
+    }
+
+    /// What loads them with `patches`, one for each encoder or fewer; `None` where that is how they are.
+    pub(super) fn change(&self, patches: &[Patch]) -> Option<TextChange> {
+        if self.with(patches).all(|(encoder, patch)| encoder.model.layers().have(&patch)) {
+            return None;
+        }
+        let change = |(encoder, patch): (&TextEncoder, Patch)| {
+            let TextEncoder { folder, tokens, model } = encoder;
+            (*folder, Arc::clone(tokens), model.config().clone(), model.layers().with(patch))
+        };
+        let encoders = self.with(patches).map(change).collect();
+        let embeddings = Arc::clone(&self.embeddings);
+        let force_zeros_for_empty_prompt = self.force_zeros_for_empty_prompt;
+        Some(TextChange { encoders, embeddings, force_zeros_for_empty_prompt })
+    }
+
+    /// The values of all weights that `patches` change.
+    pub(super) fn changed_values(&self, patches: &[Patch]) -> u64 {
+        self.with(patches).map(|(encoder, patch)| encoder.model.layers().changed_values(&patch)).sum()
+    }
+
+    fn with(&self, patches: &[Patch]) -> impl Iterator<Item = (&TextEncoder, Patch)> {
+        let patches = patches.iter().cloned().chain(std::iter::repeat_with(Patch::default));
+        self.encoders.iter().zip(patches)
     }
 
     /// The width of the states.
@@ -259,7 +301,7 @@ impl TextEncoders {
 
     /// The weighted states and the pooled state of one chunk.
     fn encode_chunk(&self, encoder: usize, chunk: &Chunk, clip_skip: usize) -> Result<(Tensor, Tensor)> {
-        let TextEncoder { tokens, model } = &self.encoders[encoder];
+        let TextEncoder { tokens, model, .. } = &self.encoders[encoder];
         let mut replacements = Vec::new();
         for &(position, which, count) in &chunk.embeddings {
             let vectors = self.embeddings.vectors(which, encoder).narrow(0, 0, count)?;
@@ -311,6 +353,21 @@ fn refusal(field: &'static str, error: WeightError) -> Error {
     Error::InvalidRequest { field, value: format!("weighted {weight} at `{text}`"), limit }
 }
 
+impl TextChange {
+    pub(super) fn load(self, opened: &Opened<'_>) -> Result<TextEncoders> {
+        let load = |(folder, tokens, config, layers)| {
+            let weights = opened.weights(folder, TEXT_STEM)?.with_layers(layers)?;
+            let file = opened.describe(&format!("{folder}/config.json"));
+            let model = ClipTextModel::load(&weights, config, &file)?;
+            Ok(TextEncoder { folder, tokens, model })
+        };
+        let encoders = self.encoders.into_iter().map(load).collect::<Result<_>>()?;
+        let Self { embeddings, force_zeros_for_empty_prompt, .. } = self;
+        let cache = Mutex::new(Cache::new(CACHED_TEXTS, CACHED_BYTES));
+        Ok(TextEncoders { encoders, embeddings, force_zeros_for_empty_prompt, cache })
+    }
+}
+
 /// The state that is `distance` layers before the last.
 fn from_end(output: &ClipOutput, distance: usize) -> &Tensor {
     let last = output.hidden_states.len() - 1;
@@ -318,7 +375,7 @@ fn from_end(output: &ClipOutput, distance: usize) -> &Tensor {
 }
 
 impl TextEncoder {
-    fn load(opened: &Opened<'_>, folder: &str, tokenizer: &str) -> Result<Self> {
+    fn load(opened: &Opened<'_>, folder: &'static str, tokenizer: &str) -> Result<Self> {
         let file = format!("{folder}/config.json");
         let config: ClipTextConfig = opened.json(&file)?;
         config.check(&opened.describe(&file))?;
@@ -331,7 +388,7 @@ impl TextEncoder {
         };
         let model =
             ClipTextModel::load(&opened.weights(folder, TEXT_STEM)?, config, &opened.describe(&file))?;
-        Ok(Self { tokens, model })
+        Ok(Self { folder, tokens: Arc::new(tokens), model })
     }
 
     fn width(&self) -> usize {

@@ -1,10 +1,12 @@
 //! The text transformer (Radford et al., 2021); reference `transformers.CLIPTextModel`.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::ClipTextConfig;
 use crate::nn::{Activation, Attention, AttentionConfig, Embedding, LayerNorm, Linear, Mask, Sequence};
-use crate::{Error, Result, Weights};
+use crate::{Error, Layers, Result, Weights};
 
 /// A CLIP text encoder.
 #[derive(Debug)]
@@ -16,6 +18,7 @@ pub struct ClipTextModel {
     text_projection: Option<Linear>,
     config: ClipTextConfig,
     device: Device,
+    loaded: Arc<Layers>,
 }
 
 /// Everything a pipeline may take from the encoder.
@@ -48,6 +51,7 @@ impl ClipTextModel {
     /// [`Weights::tensor`].
     pub fn load(weights: &Weights, config: ClipTextConfig, config_file: &str) -> Result<Self> {
         config.check(config_file)?;
+        let weights = &weights.recording();
         let activation =
             Activation::from_name(&config.hidden_act).ok_or_else(|| Error::UnsupportedConfig {
                 file: config_file.into(),
@@ -94,6 +98,7 @@ impl ClipTextModel {
             text_projection,
             config,
             device: weights.device().clone(),
+            loaded: Arc::clone(weights.layers()),
         })
     }
 
@@ -105,6 +110,11 @@ impl ClipTextModel {
     /// The number format of token embeddings.
     pub fn dtype(&self) -> DType {
         self.token_embedding.dtype()
+    }
+
+    /// The layers that it consists of, to load its adapted forms with.
+    pub fn layers(&self) -> &Arc<Layers> {
+        &self.loaded
     }
 
     /// The layer norm that ends the encoder, for pipelines that pick an earlier state.

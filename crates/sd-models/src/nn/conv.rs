@@ -83,6 +83,11 @@ impl Conv2d {
         config: ConvConfig,
     ) -> Result<Self> {
         let shape = [out_channels, in_channels, config.kernel, config.kernel];
+        weights.layer(Some(&shape), || Self::read(weights, shape, config))
+    }
+
+    fn read(weights: &Weights, shape: [usize; 4], config: ConvConfig) -> Result<Self> {
+        let out_channels = shape[0];
         let weights = match weights.device().is_cpu() {
             true => ConvWeights::Packed(Arc::new(PackedConv2d::new(
                 cpu::kernels(),

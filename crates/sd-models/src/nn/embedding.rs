@@ -17,7 +17,7 @@ impl Embedding {
     /// As [`Weights::tensor`].
     pub fn load(weights: &Weights, rows: usize, features: usize) -> Result<Self> {
         let weights = weights.with_dtype(weights.activation_dtype());
-        Ok(Self { table: weights.tensor("weight", &[rows, features])? })
+        weights.layer(None, || Ok(Self { table: weights.tensor("weight", &[rows, features])? }))
     }
 
     /// The rows of `ids` `(batch, length)`, as `(batch, length, features)`.

@@ -65,6 +65,10 @@ impl Linear {
     }
 
     fn load_shaped(weights: &Weights, shape: &[usize], bias: bool) -> Result<Self> {
+        weights.layer(Some(shape), || Self::read(weights, shape, bias))
+    }
+
+    fn read(weights: &Weights, shape: &[usize], bias: bool) -> Result<Self> {
         let (out_features, in_features) = (shape[0], shape[1]);
         if weights.device().is_cpu() {
             let bias = if bias { Some(weights.stored("bias", &[out_features])?) } else { None };
@@ -189,19 +193,26 @@ impl GegluLinear {
     /// # Errors
     /// As [`Weights::tensor`].
     pub fn load(weights: &Weights, in_features: usize, out_features: usize) -> Result<Self> {
+        let shape = [2 * out_features, in_features];
+        weights.layer(Some(&shape), || Self::read(weights, shape))
+    }
+
+    fn read(weights: &Weights, shape: [usize; 2]) -> Result<Self> {
+        let [rows, in_features] = shape;
+        let out_features = rows / 2;
         let weights = match weights.device().is_cpu() {
             true => GegluWeights::Packed {
                 packed: Arc::new(PackedLinear::gated(
                     cpu::kernels(),
-                    weights.stored("weight", &[2 * out_features, in_features])?.as_packable(),
+                    weights.stored("weight", &shape)?.as_packable(),
                     out_features,
                     in_features,
-                    Some(weights.stored("bias", &[2 * out_features])?.as_packable()),
+                    Some(weights.stored("bias", &[rows])?.as_packable()),
                     cpu::precision(weights.dtype()),
                 )?),
                 operands: cpu::operands(weights.dtype()),
             },
-            false => GegluWeights::Both(Linear::load(weights, in_features, 2 * out_features)?),
+            false => GegluWeights::Both(Linear::read(weights, &shape, true)?),
         };
         Ok(Self { weights, features: out_features })
     }

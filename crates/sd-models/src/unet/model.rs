@@ -1,12 +1,14 @@
 //! The whole UNet.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::blocks::{Condition, DownBlock, MidBlock, UpBlock};
 use super::embed::TimeCondition;
 use super::{AddedCondition, Residuals, UnetConfig};
 use crate::nn::{Conv2d, ConvConfig, FeatureMap, GroupNorm, Seamless, Sequence};
-use crate::{Result, Weights};
+use crate::{Layers, Result, Weights};
 
 /// Predicts the noise (or velocity) in latents at given timesteps.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub struct Unet2DConditionModel {
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
     config: UnetConfig,
+    layers: Arc<Layers>,
 }
 
 /// What the UNet is given beside latents, timesteps and text.
@@ -42,6 +45,7 @@ impl Unet2DConditionModel {
     /// As [`UnetConfig::check`] and [`Weights::tensor`].
     pub fn load(weights: &Weights, config: UnetConfig, config_file: &str) -> Result<Self> {
         config.check(config_file)?;
+        let weights = &weights.recording();
         let levels = config.block_out_channels.len();
         let first = config.block_out_channels[0];
         Ok(Self {
@@ -75,12 +79,18 @@ impl Unet2DConditionModel {
                 ConvConfig::SAME_3X3,
             )?,
             config,
+            layers: Arc::clone(weights.layers()),
         })
     }
 
     /// The configuration it was loaded with.
     pub fn config(&self) -> &UnetConfig {
         &self.config
+    }
+
+    /// The layers that it consists of, to load its adapted forms with.
+    pub fn layers(&self) -> &Arc<Layers> {
+        &self.layers
     }
 
     /// The prediction for `sample` `(batch, in_channels, height, width)`, each at its own timestep.
