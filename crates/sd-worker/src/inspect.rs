@@ -158,6 +158,15 @@ impl Command {
                 ("control", Value::Array(controls)) if !controls.is_empty() => {
                     notes.push("its controls are in the request as JSON, not in the command".into());
                 }
+                ("loras", Value::Array(loras)) if self.argument("lora").is_some() => {
+                    for lora in loras {
+                        let name = lora.get("name").and_then(Value::as_str).unwrap_or_default();
+                        let scale = lora.get("scale").and_then(Value::as_f64).unwrap_or(1.0);
+                        self.arguments.push(format!("--lora={name}:{scale}"));
+                        let found = "give its file instead, or --lora-dir with the folder that holds it";
+                        notes.push(format!("the LoRA {name} is needed: {found}"));
+                    }
+                }
                 ("prompt", _) => self.prompt = value.as_str().unwrap_or_default().to_owned(),
                 ("output", Value::Object(output)) => {
                     if let Some(quality) = output.get("quality") {
@@ -325,6 +334,20 @@ mod tests {
             notes.contains("control[0]") && notes.contains("99 bytes") && notes.contains("as JSON"),
             "{notes}"
         );
+    }
+
+    #[test]
+    fn loras_become_flags_with_their_scales() {
+        let made = making(json!({
+            "operation": "image_generation", "prompt": "x",
+            "loras": [{"name": "ink", "scale": 0.8}, {"name": "wash", "scale": -0.5}],
+        }));
+        assert_eq!(
+            quoted_line(&made.command),
+            "sd-worker generate x --lora=ink:0.8 --lora=wash:-0.5 '--output=a b-again.png'"
+        );
+        let notes = made.notes.join("\n");
+        assert!(notes.contains("ink") && notes.contains("--lora-dir"), "{notes}");
     }
 
     #[test]
