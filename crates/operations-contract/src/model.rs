@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{OperationKind, PreviewMethod, RngKind, Sampler, Schedule};
+use crate::names::{OperationKind, PreviewMethod, RngKind, Sampler, Schedule, Upscaler};
 
 /// A field of the contract that not every model can serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -81,6 +81,9 @@ pub struct ModelCapabilities {
     pub rngs: Vec<RngKind>,
     /// Ways to make previews; empty: none.
     pub previews: Vec<PreviewMethod>,
+    /// What a second pass can enlarge with.
+    #[serde(default)]
+    pub upscalers: Vec<Upscaler>,
     /// The names by which `control` can ask for a ControlNet; empty: none is loaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub controls: Vec<String>,
@@ -122,6 +125,7 @@ impl ModelCapabilities {
             default_guidance_scale: 7.5,
             rngs: vec![RngKind::TorchCpu],
             previews: Vec::new(),
+            upscalers: Vec::new(),
             controls: Vec::new(),
             loras: Vec::new(),
             features: vec![Feature::NegativePrompt],

@@ -222,6 +222,8 @@ names! {
         Latent = "latent",
         /// The decoded picture, by a Lanczos filter.
         Lanczos = "lanczos",
+        /// The decoded picture, by a network that the worker has loaded.
+        Network = "network",
     }
 }
 

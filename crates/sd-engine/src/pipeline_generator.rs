@@ -100,6 +100,14 @@ impl Generator for PipelineGenerator {
             .into_iter()
             .filter_map(|(method, works)| works.then_some(method))
             .collect(),
+            upscalers: [
+                (Upscaler::Latent, true),
+                (Upscaler::Lanczos, true),
+                (Upscaler::Network, info.upscaler),
+            ]
+            .into_iter()
+            .filter_map(|(upscaler, there)| there.then_some(upscaler))
+            .collect(),
             rngs: vec![RngKind::TorchCpu, RngKind::Philox],
             loras: self.loras.keys().cloned().collect(),
             features: [
@@ -168,6 +176,7 @@ impl Generator for PipelineGenerator {
                 scale: hires.scale,
                 upscaler: match hires.upscaler {
                     Upscaler::Lanczos => sd_inference::Upscaler::Lanczos,
+                    Upscaler::Network => sd_inference::Upscaler::Network,
                     _ => sd_inference::Upscaler::Latent,
                 },
                 strength: hires.strength,

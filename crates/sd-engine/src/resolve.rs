@@ -69,6 +69,8 @@ pub(crate) fn objections(operation: &Operation, model: &ModelCapabilities) -> Ob
     named(unsupported, model, "sampler", common.sampler, &model.samplers);
     named(unsupported, model, "schedule", common.schedule, &model.schedules);
     named(unsupported, model, "rng", Some(common.rng), &model.rngs);
+    let hires = common.hires.filter(|_| model.has(Feature::Hires));
+    named(unsupported, model, "hires.upscaler", hires.map(|hires| hires.upscaler), &model.upscalers);
     named(unsupported, model, "preview.method", common.preview.map(|p| p.method), &model.previews);
     let sampler = common.sampler.unwrap_or(model.default_sampler);
     if let Some(eta) = common.eta.filter(|_| model.has(Feature::Eta) && !sampler.takes_eta()) {

@@ -4,7 +4,10 @@
 
 mod support;
 
-use sd_inference::{GenerationRequest, Hires, InitImage, InitMask, PreviewMethod, Upscaler};
+use sd_inference::{
+    GenerationRequest, Hires, InitImage, InitMask, LoadOptions, ModelSource, Pipeline, PreviewMethod,
+    Upscaler,
+};
 
 use support::{
     FAMILIES, TOLERANCE, each_is_the_image_of_its_own_seed, fixtures, images, largest_difference, pipeline,
@@ -81,6 +84,36 @@ fn an_image_of_several_is_the_image_of_its_own_seed() {
         let request = GenerationRequest { num_images: 2, sampler, ..small(Hires { upscaler, ..TWICE }) };
         each_is_the_image_of_its_own_seed(&pipeline, &request);
     }
+}
+
+/// With a network that is loaded beside the model: another picture than by the filter, of the size that was asked for
+/// whatever the network's own scale is, and an image of several is still that of its own seed.
+#[test]
+fn a_network_enlarges_where_one_is_loaded() {
+    let source = ModelSource::folder(fixtures("sd15").join("model")).unwrap();
+    let load = |file: &str| {
+        let upscaler = Some(fixtures("upscalers").join(file));
+        Pipeline::load(&source, &LoadOptions { upscaler, ..LoadOptions::default() })
+    };
+    let by = |upscaler| small(Hires { upscaler, ..TWICE });
+    let mut pictures = Vec::new();
+    for file in ["basic_2x.safetensors", "basic_4x.safetensors"] {
+        let pipeline = load(file).unwrap();
+        assert!(pipeline.info().upscaler);
+        let request = GenerationRequest { num_images: 2, ..by(Upscaler::Network) };
+        each_is_the_image_of_its_own_seed(&pipeline, &request);
+        let picture = images(&pipeline, &request).remove(0);
+        assert_eq!(picture.dimensions(), (80, 96));
+        assert!(largest_difference(&picture, &images(&pipeline, &by(Upscaler::Lanczos))[0]) > 3);
+        pictures.push(picture);
+    }
+    assert!(pictures[0] != pictures[1]);
+
+    let without = pipeline("sd15", "model");
+    let error = without.begin(&by(Upscaler::Network)).err().unwrap().to_string();
+    assert!(error.contains("hires.upscaler"), "{error}");
+    let error = load("expected.safetensors").err().unwrap().to_string();
+    assert!(error.contains("no ESRGAN network"), "{error}");
 }
 
 #[test]

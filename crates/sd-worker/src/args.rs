@@ -114,6 +114,9 @@ pub(crate) struct ModelArgs {
     /// A tiny autoencoder for previews by the method `taesd`: a folder or safetensors file of TAESD, for SDXL TAESDXL.
     #[arg(long, env = "SD_WORKER_PREVIEW_VAE", value_name = "PATH")]
     pub(crate) preview_vae: Option<PathBuf>,
+    /// A network of the ESRGAN family (.safetensors) that second passes may enlarge with.
+    #[arg(long, env = "SD_WORKER_UPSCALER", value_name = "FILE")]
+    pub(crate) upscaler: Option<PathBuf>,
     /// A folder with LoRA files (.safetensors) that can be asked for by their names without the ending.
     #[arg(long, env = "SD_WORKER_LORA_DIR", value_name = "FOLDER")]
     pub(crate) lora_dir: Option<PathBuf>,
@@ -266,7 +269,7 @@ pub(crate) struct GenerateArgs {
     /// Enlarge the picture's sides by so much, up to 4, and redraw it in part in a second pass.
     #[arg(long, env = "SD_WORKER_HIRES_SCALE", value_name = "FACTOR")]
     pub(crate) hires_scale: Option<f64>,
-    /// What the second pass enlarges: latent (soft) or lanczos (the decoded picture).
+    /// What the second pass enlarges: latent (soft), lanczos (the decoded picture) or network (the same, by --upscaler).
     #[arg(long, env = "SD_WORKER_HIRES_UPSCALER", requires = "hires_scale", default_value_t = Upscaler::Latent)]
     pub(crate) hires_upscaler: Upscaler,
     /// How much the second pass redraws, over 0 and up to 1.

@@ -68,6 +68,7 @@ pub(crate) fn options(args: &ModelArgs) -> Result<LoadOptions, Failure> {
         embeddings: args.embedding.clone(),
         embeddings_dir: args.embeddings_dir.clone(),
         preview_vae: args.preview_vae.clone(),
+        upscaler: args.upscaler.clone(),
         ..LoadOptions::default()
     })
 }

@@ -114,12 +114,18 @@ fn pictures_tile_and_grow() {
     let plain = run(&["plain.png"]);
     let tiles = run(&["tiles.png", "--tiling=both"]);
     assert!(plain != tiles && plain.dimensions() == tiles.dimensions());
-    assert_eq!(run(&["large.png", "--hires-scale=1.5", "--hires-upscaler=lanczos"]).dimensions(), (96, 96));
+    let large = run(&["large.png", "--hires-scale=1.5", "--hires-upscaler=lanczos"]);
+    assert_eq!(large.dimensions(), (96, 96));
+    let network =
+        concat!("--upscaler=", env!("CARGO_MANIFEST_DIR"), "/../../fixtures/upscalers/basic_2x.safetensors");
+    let by_network = run(&["network.png", "--hires-scale=1.5", "--hires-upscaler=network", network]);
+    assert!(by_network.dimensions() == (96, 96) && by_network != large);
 
     for (arguments, named) in [
         (["--hires-scale=9", "--seed=1"], "hires.scale"),
         (["--hires-scale=2", "--hires-strength=0.01"], "hires.strength"),
         (["--hires-steps=2", "--seed=1"], "--hires-scale"),
+        (["--hires-scale=2", "--hires-upscaler=network"], "hires.upscaler"),
     ] {
         let output = sd_worker(&[&["generate", "x"][..], &arguments].concat(), folder.path());
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

@@ -99,6 +99,8 @@ async fn what_the_model_cannot_do_is_unsupported() {
     }
     let error = refused(generation("preview", json!({"method": "vae"}))).await;
     assert_eq!(named(&error.detail().fields), ["preview.method"]);
+    let error = refused(generation("hires", json!({"upscaler": "network"}))).await;
+    assert_eq!(named(&error.detail().fields), ["hires.upscaler"]);
 }
 
 #[tokio::test]

@@ -6,7 +6,9 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use operations_contract::{Feature, ModelCapabilities, OperationKind, PreviewMethod, Sampler, Schedule};
+use operations_contract::{
+    Feature, ModelCapabilities, OperationKind, PreviewMethod, Sampler, Schedule, Upscaler,
+};
 use sd_engine::{
     ActiveGeneration, GeneratedImages, GenerationTask, GenerationTimings, Generator, GeneratorError, Picture,
     StepReport, StepResult,
@@ -94,6 +96,7 @@ impl TestGenerator {
             max_images: 4,
             previews: vec![PreviewMethod::LatentRgb],
             features: vec![Feature::NegativePrompt, Feature::Hires],
+            upscalers: vec![Upscaler::Latent],
             ..ModelCapabilities::text_to_image("test-model", "test")
         };
         Self { capabilities, max_active: 1, gate: Gate::default(), log: Log::default() }

@@ -11,7 +11,7 @@ use crate::pipeline::{Parts, Work};
 use crate::repaint::scaled;
 use crate::rng::{BatchNoise, NoiseSource};
 use crate::schedulers::{Scheduler, SchedulerOptions};
-use crate::{GenerationRequest, Result};
+use crate::{GenerationRequest, Result, UpscaleNetwork, UpscaleOptions};
 
 /// The most that a side may grow.
 const MAX_SCALE: f64 = 4.0;
@@ -38,6 +38,9 @@ pub enum Upscaler {
     Latent,
     /// The decoded picture, by a Lanczos filter.
     Lanczos,
+    /// The decoded picture, by the network that was loaded beside the model
+    /// ([`LoadOptions::upscaler`](crate::LoadOptions::upscaler)), whatever its own scale is.
+    Network,
 }
 
 /// A second pass that waits for the end of the first.
@@ -72,6 +75,9 @@ impl Hires {
         if request.init.as_ref().is_some_and(|init| init.mask.is_some()) {
             return Err(invalid("hires", "with a mask", "not together with a mask"));
         }
+        if upscaler == Upscaler::Network && parts.upscaler.is_none() {
+            return Err(invalid("hires.upscaler", "network", "latent or lanczos: no network was loaded"));
+        }
         let steps = self.steps.unwrap_or(options.steps);
         let taken = steps_taken("hires.strength", strength, steps)?;
         if taken == 0 {
@@ -102,7 +108,11 @@ impl Generation {
                 let scale = self.parts.vae.config().scale_factor();
                 bilinear(&self.latents, height / scale, width / scale)?
             }
-            Upscaler::Lanczos => self.redrawn(width, height, canvas, &mut noise)?,
+            Upscaler::Lanczos => self.redrawn(None, width, height, canvas, &mut noise)?,
+            Upscaler::Network => {
+                let network = self.parts.upscaler.clone();
+                self.redrawn(network.as_deref(), width, height, canvas, &mut noise)?
+            }
         };
         let fresh = noise.randn(original.dims(), &self.parts.device)?;
         self.latents = scheduler.add_noise(&original, &fresh, first)?;
@@ -115,15 +125,26 @@ impl Generation {
         Ok(())
     }
 
-    /// The pictures of the first pass, enlarged and encoded again.
-    fn redrawn(&self, width: usize, height: usize, canvas: Canvas, noise: &mut BatchNoise) -> Result<Tensor> {
+    /// The pictures of the first pass, enlarged, by the network if there is one, and encoded again.
+    fn redrawn(
+        &self,
+        network: Option<&UpscaleNetwork>,
+        width: usize,
+        height: usize,
+        canvas: Canvas,
+        noise: &mut BatchNoise,
+    ) -> Result<Tensor> {
         let (vae, device) = (&self.parts.vae, &self.parts.device);
         let pictures = self.decode()?;
         let scale = vae.config().scale_factor();
         let shape = [pictures.len(), vae.config().latent_channels, height / scale, width / scale];
         let sample = noise.randn(&shape, device)?;
         let encoded = pictures.iter().enumerate().map(|(index, picture)| {
-            let large = scaled(picture, width as u32, height as u32);
+            let large = match network {
+                Some(network) => network.upscale(picture, &UpscaleOptions::default(), &mut |_, _| {})?,
+                None => picture.clone(),
+            };
+            let large = scaled(&large, width as u32, height as u32);
             let distribution = vae.encode_with(&to_pixels(&large, device)?, canvas)?;
             Ok(vae.scale(&distribution.sample(&sample.narrow(0, index, 1)?)?)?)
         });

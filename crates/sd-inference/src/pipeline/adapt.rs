@@ -121,6 +121,7 @@ impl AdaptableModel {
             false => Next::Load((before.unet.config().clone(), before.unet.layers().with(patches.unet))),
         };
         let (vae, preview_vae) = (Arc::clone(&before.vae), before.preview_vae.clone());
+        let upscaler = before.upscaler.clone();
         let (scheduler, info) = (before.scheduler.clone(), before.info.clone());
         let (budget, device, dtype) = (before.budget, before.device.clone(), before.dtype);
         drop(before);
@@ -138,7 +139,7 @@ impl AdaptableModel {
             }
         };
         let nets = Arc::clone(&self.nets);
-        Ok(Parts { text, unet, vae, preview_vae, scheduler, info, budget, device, dtype, nets })
+        Ok(Parts { text, unet, vae, preview_vae, upscaler, scheduler, info, budget, device, dtype, nets })
     }
 }
 

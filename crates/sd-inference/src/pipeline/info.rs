@@ -60,6 +60,8 @@ pub struct PipelineInfo {
     pub latent_rgb: Option<LatentRgb>,
     /// Whether a tiny autoencoder was loaded for previews.
     pub preview_vae: bool,
+    /// Whether a network was loaded that second passes may enlarge with.
+    pub upscaler: bool,
     /// Things worth telling whoever loaded the model, such as a sampler that had to be replaced.
     pub notes: Vec<String>,
 }

@@ -16,7 +16,7 @@ use super::{
     Budget, ControlWork, MemoryEstimate, MemoryLimit, ModelDefaults, Parts, PipelineInfo, VaeTiling, Work,
 };
 use crate::schedulers::SchedulerConfig;
-use crate::{Error, LatentRgb, Result};
+use crate::{Error, LatentRgb, Result, UpscaleNetwork};
 
 /// The name of the weight files of UNet and VAE.
 pub(super) const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
@@ -65,6 +65,9 @@ pub struct LoadOptions {
     pub embeddings_dir: Option<PathBuf>,
     /// A tiny autoencoder (TAESD, for SDXL TAESDXL) for previews: a folder or a safetensors file.
     pub preview_vae: Option<PathBuf>,
+    /// A network that second passes may enlarge with ([`Upscaler::Network`](crate::Upscaler::Network)): a file as
+    /// [`UpscaleNetwork::open`](crate::UpscaleNetwork::open) reads it.
+    pub upscaler: Option<PathBuf>,
 }
 
 impl Default for LoadOptions {
@@ -80,6 +83,7 @@ impl Default for LoadOptions {
             embeddings: Vec::new(),
             embeddings_dir: None,
             preview_vae: None,
+            upscaler: None,
         }
     }
 }
@@ -284,7 +288,12 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
     let (device, dtype) = (options.device.clone(), options.dtype);
     let (text, unet, vae) = (Arc::new(text), Arc::new(unet), Arc::new(vae));
     let preview_vae = preview_vae.map(Arc::new);
-    Ok(Parts { text, unet, vae, preview_vae, scheduler, info, budget, device, dtype, nets: Arc::default() })
+    let upscaler = match &options.upscaler {
+        Some(path) => Some(Arc::new(UpscaleNetwork::open(path, &device, dtype)?)),
+        None => None,
+    };
+    let nets = Arc::default();
+    Ok(Parts { text, unet, vae, preview_vae, upscaler, scheduler, info, budget, device, dtype, nets })
 }
 
 /// Opens the tiny autoencoder for previews, if it reads the latents of this VAE.
@@ -349,6 +358,7 @@ fn info(
             .filter(|_| described.vae.latent_channels == 4)
             .or_else(|| LatentRgb::of(&described.vae)),
         preview_vae: options.preview_vae.is_some(),
+        upscaler: options.upscaler.is_some(),
         notes,
     })
 }

@@ -29,7 +29,7 @@ pub(crate) use text::{Reading, TextConditioning, TextEncoders};
 use crate::condition::PromptStates;
 use crate::generation::Generation;
 use crate::schedulers::SchedulerConfig;
-use crate::{GenerationRequest, Result};
+use crate::{GenerationRequest, Result, UpscaleNetwork};
 
 /// A Stable Diffusion model: text encoders, UNet, VAE and scheduler settings.
 ///
@@ -53,6 +53,8 @@ pub(crate) struct Parts {
     pub(crate) vae: Arc<AutoencoderKl>,
     /// For previews alone.
     pub(crate) preview_vae: Option<Arc<AutoencoderTiny>>,
+    /// For second passes.
+    pub(crate) upscaler: Option<Arc<UpscaleNetwork>>,
     pub(crate) scheduler: SchedulerConfig,
     pub(crate) info: PipelineInfo,
     pub(crate) budget: Budget,
