@@ -97,5 +97,5 @@ pub use pipeline_generator::{ActivePipeline, PipelineGenerator};
 pub use queue::{RequestQueue, RequestReceiver};
 pub use registry::{JobRegistry, Retention};
 pub use router::{CancelError, JobRouter};
-pub use submit::{Accepted, SubmitError};
+pub use submit::{Accepted, SubmitError, SubmitOptions};
 pub use task::{ControlTask, GenerationTask, Source};

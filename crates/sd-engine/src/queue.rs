@@ -40,6 +40,8 @@ pub(crate) struct JobRequest {
     pub(crate) task: GenerationTask,
     pub(crate) output: Output,
     pub(crate) described: Arc<Described>,
+    /// Who asked.
+    pub(crate) caller: Option<Arc<str>>,
     pub(crate) priority: Priority,
     pub(crate) accepted: Instant,
     pub(crate) deadline: Option<Instant>,

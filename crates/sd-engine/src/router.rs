@@ -17,7 +17,7 @@ use crate::queue::{JobRequest, RequestQueue};
 use crate::registry::JobRegistry;
 use crate::resolve::{self, Resolved};
 use crate::running::Described;
-use crate::submit::{Accepted, SubmitError};
+use crate::submit::{Accepted, SubmitError, SubmitOptions};
 
 /// Takes operations in, and tells what became of them. Cloning shares it; nothing in it blocks on the engine.
 #[derive(Debug, Clone)]
@@ -51,13 +51,22 @@ impl JobRouter {
     /// Decoding large input images takes a while: async code should call it on a blocking thread.
     pub fn submit(&self, operation: Operation) -> Result<Accepted, SubmitError> {
         let faults = operation.validate().err().map(|invalid| invalid.into_fields()).unwrap_or_default();
-        self.admit(ParsedOperation { operation: Some(operation), faults })
+        self.submit_with(ParsedOperation { operation: Some(operation), faults }, SubmitOptions::default())
     }
 
     /// Submits an operation as it came over the wire. All that is wrong with it is told at once, what the contract
     /// has against it as well as what the model has.
     pub fn submit_json(&self, value: &Value) -> Result<Accepted, SubmitError> {
-        self.admit(Operation::parse(value))
+        self.submit_with(Operation::parse(value), SubmitOptions::default())
+    }
+
+    /// Submits an operation as it was parsed, with what is known of its sender. The two others end here.
+    pub fn submit_with(
+        &self,
+        parsed: ParsedOperation,
+        options: SubmitOptions,
+    ) -> Result<Accepted, SubmitError> {
+        self.admit(parsed, options)
     }
 
     /// The story of a job, from the event after `after` on (0: from the beginning).
@@ -121,7 +130,7 @@ impl JobRouter {
         (self.queue.waiting(), self.queue.capacity())
     }
 
-    fn admit(&self, parsed: ParsedOperation) -> Result<Accepted, SubmitError> {
+    fn admit(&self, parsed: ParsedOperation, options: SubmitOptions) -> Result<Accepted, SubmitError> {
         let ParsedOperation { operation, mut faults } = parsed;
         let Some(operation) = operation else { return Err(SubmitError::Invalid(faults)) };
         let model = match self.readiness() {
@@ -136,7 +145,7 @@ impl JobRouter {
             retry_after: self.registry.retry_after(),
         })?;
         let resolved = resolve::resolve(operation, &model, draw_seed).map_err(SubmitError::Invalid)?;
-        self.enqueue(resolved, place)
+        self.enqueue(resolved, place, options)
     }
 
     /// Tells everything that is wrong in one answer: the contract's faults and the model's.
@@ -178,7 +187,12 @@ impl JobRouter {
         }
     }
 
-    fn enqueue(&self, resolved: Resolved, place: crate::queue::Place) -> Result<Accepted, SubmitError> {
+    fn enqueue(
+        &self,
+        resolved: Resolved,
+        place: crate::queue::Place,
+        options: SubmitOptions,
+    ) -> Result<Accepted, SubmitError> {
         let Resolved { task, operation, parameters, notes } = resolved;
         let common = operation.common();
         let (priority, output, seed) = (common.priority, common.output, task.seed);
@@ -208,6 +222,7 @@ impl JobRouter {
             task,
             output,
             described: Arc::new(Described { operation, parameters }),
+            caller: options.caller,
             priority,
             accepted,
             deadline,

@@ -1,8 +1,25 @@
 //! What becomes of a submission.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use operations_contract::{ErrorCode, ErrorDetail, FieldError, JobId};
+
+/// What comes with an operation beside its fields: it concerns the job, not the picture.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubmitOptions {
+    /// Who asks, by the name of the token: turns are fair between callers.
+    pub caller: Option<Arc<str>>,
+}
+
+impl SubmitOptions {
+    /// Of this caller.
+    #[must_use]
+    pub fn by(caller: Option<Arc<str>>) -> Self {
+        Self { caller }
+    }
+}
 
 /// A job exists.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -43,5 +43,6 @@ impl Waiting {
 }
 
 pub(crate) fn refuse(request: &JobRequest) {
+    tracing::info!(job = %request.sink.id(), caller = request.caller.as_deref(), "a waiting job is refused");
     request.sink.fail(ErrorCode::ShuttingDown, "the worker shut down before the job's turn");
 }
