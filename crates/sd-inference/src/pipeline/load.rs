@@ -11,7 +11,7 @@ use sd_models::{ModelFiles, Weights};
 use serde::Deserialize;
 
 use super::random::RandomModel;
-use super::text::TextEncoders;
+use super::text::{TextEncoders, TextInfo};
 use super::{
     Budget, ControlWork, MemoryEstimate, MemoryLimit, ModelDefaults, Parts, PipelineInfo, VaeTiling, Work,
 };
@@ -229,6 +229,27 @@ impl Described {
         (self.defaults.default_width.unwrap_or(native), self.defaults.default_height.unwrap_or(native))
     }
 
+    fn scheduler(&self, opened: &Opened<'_>) -> Result<SchedulerConfig> {
+        let scheduler = SchedulerConfig::from_json(&opened.text("scheduler/scheduler_config.json")?)?;
+        Ok(match self.family {
+            // The reference corrects two settings that early checkpoints were saved without; its XL pipeline does not.
+            "stable-diffusion" => scheduler.with_stable_diffusion_fixes(),
+            _ => scheduler.for_sdxl(),
+        })
+    }
+
+    /// Whether the UNet reads what the text encoders give.
+    fn check_width(&self, opened: &Opened<'_>, width: usize) -> Result<()> {
+        let wanted = self.unet.text_width();
+        if width == wanted {
+            return Ok(());
+        }
+        Err(Error::UnsupportedModel {
+            model: opened.describe("unet/config.json"),
+            reason: format!("`cross_attention_dim` is {wanted}, but the text encoders give {width}"),
+        })
+    }
+
     /// The work on one picture with guidance.
     fn usual_work(&self, options: &LoadOptions) -> Work {
         let (width, height) = self.default_size();
@@ -243,31 +264,27 @@ pub(super) fn estimate_memory(source: &ModelSource, options: &LoadOptions) -> Re
     Ok(budget.estimate(unet, vae, described.usual_work(options)))
 }
 
+pub(super) fn describe(source: &ModelSource, options: &LoadOptions) -> Result<PipelineInfo> {
+    let opened = Opened { source, options };
+    let described = Described::read(&opened)?;
+    let scheduler = described.scheduler(&opened)?;
+    let text = TextInfo::read(&opened)?;
+    described.check_width(&opened, text.width())?;
+    let mut info = info(options, &described, &text, &scheduler)?;
+    info.notes.extend(text.notes);
+    Ok(info)
+}
+
 pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts> {
     let opened = Opened { source, options };
     let described = Described::read(&opened)?;
     let work = described.usual_work(options);
     described.budget.check_model(&described.unet, &described.vae, work, &opened.name())?;
 
-    let mut scheduler = SchedulerConfig::from_json(&opened.text("scheduler/scheduler_config.json")?)?;
-    if described.family == "stable-diffusion" {
-        // The reference corrects two settings that early checkpoints were saved without; its XL pipeline does not.
-        scheduler = scheduler.with_stable_diffusion_fixes();
-    } else {
-        scheduler = scheduler.for_sdxl();
-    }
+    let scheduler = described.scheduler(&opened)?;
     let (text, notes) = TextEncoders::load(&opened, described.index.force_zeros_for_empty_prompt)?;
-    if text.width() != described.unet.text_width() {
-        return Err(Error::UnsupportedModel {
-            model: opened.describe("unet/config.json"),
-            reason: format!(
-                "`cross_attention_dim` is {}, but the text encoders give {}",
-                described.unet.text_width(),
-                text.width()
-            ),
-        });
-    }
-    let mut info = info(options, &described, &text, &scheduler)?;
+    described.check_width(&opened, text.info().width())?;
+    let mut info = info(options, &described, &text.info(), &scheduler)?;
     info.notes.extend(notes);
     let Described { unet, vae, budget, .. } = described;
     let unet = Unet2DConditionModel::load(
@@ -316,7 +333,7 @@ fn preview_vae(path: &Path, vae: &VaeConfig, options: &LoadOptions) -> Result<Au
 fn info(
     options: &LoadOptions,
     described: &Described,
-    text: &TextEncoders,
+    text: &TextInfo,
     scheduler: &SchedulerConfig,
 ) -> Result<PipelineInfo> {
     let (default_width, default_height) = described.default_size();
@@ -343,9 +360,9 @@ fn info(
         device: device_name(&options.device),
         dtype: dtype_name(options.dtype),
         size_multiple: described.vae.scale_factor().max(MIN_SIZE_MULTIPLE),
-        max_clip_skip: text.max_clip_skip(),
+        max_clip_skip: text.max_clip_skip,
         text_encoders: text.count(),
-        embeddings: text.embeddings(),
+        embeddings: text.embeddings.clone(),
         default_width,
         default_height,
         default_steps: described.defaults.default_steps.unwrap_or(steps),

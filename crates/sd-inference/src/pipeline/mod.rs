@@ -87,6 +87,24 @@ impl Pipeline {
         load::estimate_memory(source, options)
     }
 
+    /// What the model is and can do, as [`Pipeline::info`] tells once it is loaded. Reads configurations and headers, no
+    /// weights.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`], as far as that shows without the weights; never for want of memory.
+    pub fn describe(source: &ModelSource, options: &LoadOptions) -> Result<PipelineInfo> {
+        load::describe(source, options)
+    }
+
+    /// Whether memory suffices for a forward pass over `pictures` of `width` x `height` pixels with guidance, beside the
+    /// model: for several generations that are advanced together.
+    pub fn has_room(&self, width: usize, height: usize, pictures: usize) -> bool {
+        let Ok(parts) = self.parts() else { return false };
+        let batch = pictures.saturating_mul(2);
+        let work = Work { width, height, batch, control: ControlWork::default() };
+        parts.budget.check_work(parts.unet.config(), parts.vae.config(), work).is_ok()
+    }
+
     /// Encodes the prompts and prepares the noise; the images come out of stepping the result.
     ///
     /// A request whose adapters are not those of the call before first loads the layers that differ, which takes

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use sd_models::Layers;
 use sd_models::clip::{ClipOutput, ClipTextConfig, ClipTextModel, ClipTokenizer, Replacement};
 use sd_models::lora::Patch;
@@ -59,6 +59,69 @@ pub(crate) struct TextConditioning {
     pub(crate) pooled: Option<Tensor>,
     /// Tokens of the prompt that the encoder had no room for.
     pub(crate) dropped_tokens: usize,
+}
+
+/// What text encoders are, as far as their configurations tell.
+pub(super) struct TextInfo {
+    /// The width of the states of each.
+    widths: Vec<usize>,
+    pub(super) max_clip_skip: usize,
+    /// The names of the textual inversions that prompts may use.
+    pub(super) embeddings: Vec<String>,
+    /// What is to be told of those that were left out.
+    pub(super) notes: Vec<String>,
+}
+
+impl TextInfo {
+    /// Reads configurations and textual inversions, but neither vocabularies nor weights.
+    pub(super) fn read(opened: &Opened<'_>) -> Result<Self> {
+        let folders = ["text_encoder", "text_encoder_2"].into_iter().enumerate();
+        let files = folders.map(|(index, folder)| (index, format!("{folder}/config.json")));
+        let mut configs: Vec<ClipTextConfig> = Vec::new();
+        for (_, file) in files.filter(|(index, file)| *index == 0 || opened.contains(file)) {
+            let config: ClipTextConfig = opened.json(&file)?;
+            config.check(&opened.describe(&file))?;
+            configs.push(config);
+        }
+        let widths: Vec<usize> = configs.iter().map(|config| config.hidden_size).collect();
+        let options = opened.options;
+        let fit = Fit {
+            widths: &widths,
+            // Beside start and end.
+            room: configs
+                .iter()
+                .map(|config| config.max_position_embeddings)
+                .min()
+                .unwrap_or(0)
+                .saturating_sub(2),
+            device: &Device::Cpu,
+            dtype: DType::F32,
+        };
+        let (embeddings, notes) =
+            Embeddings::load(&options.embeddings, options.embeddings_dir.as_deref(), &fit)?;
+        Ok(Self {
+            max_clip_skip: max_clip_skip(configs.iter()),
+            embeddings: embeddings.names().map(str::to_owned).collect(),
+            notes,
+            widths,
+        })
+    }
+
+    /// How many encoders there are.
+    pub(super) fn count(&self) -> usize {
+        self.widths.len()
+    }
+
+    /// The width of the states.
+    pub(super) fn width(&self) -> usize {
+        self.widths.iter().sum()
+    }
+}
+
+/// The most layers that `clip_skip` can leave out of all of these encoders.
+fn max_clip_skip<'a>(configs: impl ExactSizeIterator<Item = &'a ClipTextConfig>) -> usize {
+    let unused = if configs.len() > 1 { 2 } else { 1 };
+    configs.map(|config| config.num_hidden_layers).min().unwrap_or(1).saturating_sub(unused)
 }
 
 /// How texts are to be read.
@@ -143,9 +206,14 @@ impl TextEncoders {
         self.encoders.iter().zip(patches)
     }
 
-    /// The width of the states.
-    pub(super) fn width(&self) -> usize {
-        self.encoders.iter().map(TextEncoder::width).sum()
+    /// What they are.
+    pub(super) fn info(&self) -> TextInfo {
+        TextInfo {
+            widths: self.encoders.iter().map(TextEncoder::width).collect(),
+            max_clip_skip: self.max_clip_skip(),
+            embeddings: self.embeddings(),
+            notes: Vec::new(),
+        }
     }
 
     /// How many encoders there are.
@@ -160,9 +228,7 @@ impl TextEncoders {
 
     /// The most layers that `clip_skip` can leave out.
     pub(crate) fn max_clip_skip(&self) -> usize {
-        let layers =
-            self.encoders.iter().map(|encoder| encoder.model.config().num_hidden_layers).min().unwrap_or(1);
-        layers.saturating_sub(if self.encoders.len() > 1 { 2 } else { 1 })
+        max_clip_skip(self.encoders.iter().map(|encoder| encoder.model.config()))
     }
 
     /// Forgets all encoded texts. To be called when the encoders' weights change.
@@ -343,9 +409,7 @@ fn weighted(states: &Tensor, weights: &[f32]) -> Result<Tensor> {
     if values.iter().any(|value| !value.is_finite()) {
         return Err(Error::NotFinite { stage: "weighting the prompt".into() });
     }
-    Ok(Tensor::from_vec(values, shape, &candle_core::Device::Cpu)?
-        .to_dtype(states.dtype())?
-        .to_device(states.device())?)
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(states.dtype())?.to_device(states.device())?)
 }
 
 fn refusal(field: &'static str, error: WeightError) -> Error {
