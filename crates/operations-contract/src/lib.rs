@@ -48,7 +48,7 @@ pub use error::{ErrorBody, ErrorCode, ErrorDetail, FieldError, InvalidOperation}
 pub use event::{EventImage, JobEvent, NarrationLevel, NotATerminator, Terminator, Timings};
 pub use image_data::{ImageData, ImageDataError};
 pub use job::{CancelView, ImageView, JobId, JobList, JobProgress, JobState, JobView, Submitted};
-pub use model::{Feature, ModelCapabilities, ModelList};
+pub use model::{Feature, ModelCapabilities, ModelList, ModelState, ModelView};
 pub use names::{
     ImageFormat, OperationKind, Preprocessor, PreviewMethod, Priority, RngKind, Sampler, Schedule,
     UnknownName, Upscaler,

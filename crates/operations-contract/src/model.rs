@@ -146,9 +146,40 @@ impl ModelCapabilities {
     }
 }
 
+/// What a model is up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ModelState {
+    /// Its weights are in memory.
+    Loaded,
+    /// They are being read.
+    Loading,
+    /// They are not in memory; the first job loads them.
+    Unloaded,
+    /// The last attempt to load them failed; the next job is another.
+    Failed,
+}
+
+/// A model as clients are told it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelView {
+    /// What it can do.
+    #[serde(flatten)]
+    pub capabilities: ModelCapabilities,
+    /// Whether it is loaded.
+    pub state: ModelState,
+    /// The memory that its weights take when it is loaded, in bytes, as estimated from its files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Why it could not be loaded, or cannot be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// The answer of `GET /v1/models`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelList {
-    /// The models that can serve now.
-    pub models: Vec<ModelCapabilities>,
+    /// All models of the worker, the default first; none before it is ready.
+    pub models: Vec<ModelView>,
 }

@@ -1,27 +1,62 @@
-//! What the worker's model is up to: written by whoever loads it and by the engine, read by the router.
+//! What the worker and its models are up to: written by the engine, read by the router.
 
 use std::sync::Arc;
 
-use operations_contract::ModelCapabilities;
+use operations_contract::{ModelCapabilities, ModelState, ModelView};
 use tokio::sync::watch;
 
-/// Whether a model can serve.
+/// Whether the worker can serve.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ModelStatus {
-    /// Not yet.
+    /// Not yet: its default model is loading.
     Loading,
-    /// It can.
+    /// It can. This is its default model, which may have been unloaded since.
     Ready(Arc<ModelCapabilities>),
-    /// It could not be loaded, or the engine broke.
+    /// The default model could not be loaded, or the engine broke.
     Failed(String),
     /// No more: the engine has stopped.
     Stopped,
 }
 
-/// The place where the status is posted. Cloning shares it.
+/// One model of the worker.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ModelEntry {
+    /// What it can do: read from its files before it was first loaded.
+    pub capabilities: Arc<ModelCapabilities>,
+    /// Whether it is loaded.
+    pub state: ModelState,
+    /// Why the last attempt to load it failed.
+    pub error: Option<String>,
+    /// The memory that its weights take or will take, in bytes, where that is known.
+    pub memory_bytes: Option<u64>,
+    /// Why it can never be loaded here.
+    pub impossible: Option<String>,
+}
+
+impl ModelEntry {
+    /// As clients are told it.
+    pub fn view(&self) -> ModelView {
+        ModelView {
+            capabilities: (*self.capabilities).clone(),
+            state: self.state,
+            memory_bytes: self.memory_bytes,
+            error: self.impossible.clone().or_else(|| self.error.clone()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Posted {
+    worker: ModelStatus,
+    /// The default first.
+    models: Vec<ModelEntry>,
+}
+
+/// The place where all that is posted. Cloning shares it.
 #[derive(Debug, Clone)]
-pub struct ModelBoard(watch::Sender<ModelStatus>);
+pub struct ModelBoard(watch::Sender<Posted>);
 
 impl Default for ModelBoard {
     fn default() -> Self {
@@ -32,23 +67,33 @@ impl Default for ModelBoard {
 impl ModelBoard {
     /// A board that says "loading".
     pub fn new() -> Self {
-        Self(watch::Sender::new(ModelStatus::Loading))
+        Self(watch::Sender::new(Posted { worker: ModelStatus::Loading, models: Vec::new() }))
     }
 
-    /// What it says.
+    /// What it says of the worker.
     pub fn status(&self) -> ModelStatus {
-        self.0.borrow().clone()
+        self.0.borrow().worker.clone()
     }
 
-    /// The model, while it can serve.
+    /// The default model, while the worker can serve.
     pub fn ready(&self) -> Option<Arc<ModelCapabilities>> {
-        match &*self.0.borrow() {
+        match &self.0.borrow().worker {
             ModelStatus::Ready(model) => Some(Arc::clone(model)),
             _ => None,
         }
     }
 
-    /// Posts that the model could not be loaded, for [`JobRouter`](crate::JobRouter) and readiness to tell.
+    /// All models, the default first; none before their files were looked at.
+    pub fn models(&self) -> Vec<ModelEntry> {
+        self.0.borrow().models.clone()
+    }
+
+    /// The model that requests call so.
+    pub fn find(&self, name: &str) -> Option<ModelEntry> {
+        self.0.borrow().models.iter().find(|model| model.capabilities.answers_to(name)).cloned()
+    }
+
+    /// Posts that the worker cannot serve, for [`JobRouter`](crate::JobRouter) and readiness to tell.
     pub fn failed(&self, reason: impl Into<String>) {
         self.post(ModelStatus::Failed(reason.into()));
     }
@@ -64,12 +109,25 @@ impl ModelBoard {
     }
 
     pub(crate) fn post(&self, status: ModelStatus) {
-        self.0.send_replace(status);
+        self.0.send_modify(|posted| posted.worker = status);
     }
 
-    async fn wait(&self, until: impl FnMut(&ModelStatus) -> bool) -> ModelStatus {
-        match self.0.subscribe().wait_for(until).await {
-            Ok(status) => status.clone(),
+    pub(crate) fn post_models(&self, models: Vec<ModelEntry>) {
+        self.0.send_modify(|posted| posted.models = models);
+    }
+
+    /// Changes what is said of model `index`.
+    pub(crate) fn post_model(&self, index: usize, change: impl FnOnce(&mut ModelEntry)) {
+        self.0.send_modify(|posted| {
+            if let Some(model) = posted.models.get_mut(index) {
+                change(model);
+            }
+        });
+    }
+
+    async fn wait(&self, mut until: impl FnMut(&ModelStatus) -> bool) -> ModelStatus {
+        match self.0.subscribe().wait_for(|posted| until(&posted.worker)).await {
+            Ok(posted) => posted.worker.clone(),
             // The sender lives as long as `self`.
             Err(_) => ModelStatus::Stopped,
         }

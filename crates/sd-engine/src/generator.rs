@@ -4,6 +4,7 @@ use operations_contract::{ErrorCode, ModelCapabilities};
 
 use crate::picture::Picture;
 use crate::task::GenerationTask;
+use crate::work::Shape;
 
 /// A loaded model, moved to the engine's thread and used there alone.
 ///
@@ -22,9 +23,15 @@ pub trait Generator: Send + 'static {
     /// Encodes the prompts, prepares noise and conditioning.
     fn begin(&mut self, task: GenerationTask) -> Result<Self::Active, GeneratorError>;
 
-    /// How many generations are advanced together: asked once, when the engine starts.
+    /// How many generations are advanced together: asked once, when the model is loaded.
     fn max_active(&self) -> usize {
         1
+    }
+
+    /// Whether the device's memory suffices to advance generations of these shapes together.
+    fn has_room(&self, shapes: &[Shape]) -> bool {
+        let _ = shapes;
+        true
     }
 
     /// Advances each of `active` by one step. The answer has one result for each, in the same order.

@@ -167,11 +167,6 @@ impl Job {
         let over = usize::from(record.view.state.is_terminal());
         self.told.send_replace(record.events.len() + over);
     }
-
-    fn run_time(&self) -> Option<std::time::Duration> {
-        let record = self.record();
-        Some(record.finished? - record.started?)
-    }
 }
 
 /// The engine's end of a job. If it is dropped before the job is over, the job fails: nobody waits for ever.
@@ -204,7 +199,7 @@ impl JobSink {
 
     pub(crate) fn end(&self, outcome: Outcome) {
         if self.job.end(outcome) {
-            self.registry.finished(self.job.run_time());
+            self.registry.finished();
         }
     }
 

@@ -11,7 +11,7 @@ use sd_inference::rng::NoiseKind;
 use sd_inference::schedulers;
 use sd_inference::{
     AppliedLora, Control, ControlNet, Generation, GenerationRequest, GuidanceInterval, InitImage, InitMask,
-    Lora, Pipeline, Seamless, Step,
+    Lora, Pipeline, PipelineInfo, Seamless, Step,
 };
 
 use crate::generator::{
@@ -19,6 +19,7 @@ use crate::generator::{
 };
 use crate::picture::{Mask, Picture};
 use crate::task::{ControlTask, GenerationTask, Source};
+use crate::work::Shape;
 
 /// What the files' metadata call the side of the tiles that the VAE decoded, in pixels.
 const VAE_TILING: &str = "VAE tiling";
@@ -31,12 +32,94 @@ pub struct PipelineGenerator {
     /// Each by the name that requests call it.
     controlnets: Vec<(String, ControlNet)>,
     loras: BTreeMap<String, Lora>,
+    max_batch: usize,
+}
+
+/// What requests call a pipeline and what belongs to it.
+#[derive(Debug, Clone, Default)]
+pub struct PipelineNames {
+    /// The model's id.
+    pub id: String,
+    /// Other names of it.
+    pub aliases: Vec<String>,
+    /// Its ControlNets.
+    pub controls: Vec<String>,
+    /// Its adapters.
+    pub loras: Vec<String>,
+}
+
+/// What a pipeline can do, loaded or [described](Pipeline::describe), under these names.
+pub fn pipeline_capabilities(info: &PipelineInfo, names: PipelineNames) -> ModelCapabilities {
+    let PipelineNames { id, aliases, controls, loras } = names;
+    let base = ModelCapabilities::text_to_image(id, info.family);
+    ModelCapabilities {
+        aliases,
+        operations: match info.inpainting {
+            true => vec![OperationKind::ImageInpaint],
+            false => OperationKind::ALL.to_vec(),
+        },
+        default_width: info.default_width as u32,
+        default_height: info.default_height as u32,
+        // Below the native size of small models nothing is refused that the VAE can hold.
+        min_side: base.min_side.min(info.default_width.min(info.default_height) as u32),
+        size_multiple: info.size_multiple as u32,
+        max_clip_skip: info.max_clip_skip as u32,
+        samplers: renamed(schedulers::Sampler::ALL),
+        default_sampler: named(&info.default_sampler).unwrap_or(base.default_sampler),
+        schedules: renamed(schedulers::Schedule::ALL),
+        default_schedule: named(&info.default_schedule).unwrap_or(base.default_schedule),
+        default_steps: info.default_steps as u32,
+        default_guidance_scale: info.default_guidance_scale,
+        previews: [
+            (PreviewMethod::LatentRgb, info.latent_rgb.is_some()),
+            (PreviewMethod::Taesd, info.preview_vae),
+            (PreviewMethod::Vae, true),
+        ]
+        .into_iter()
+        .filter_map(|(method, works)| works.then_some(method))
+        .collect(),
+        upscalers: [(Upscaler::Latent, true), (Upscaler::Lanczos, true), (Upscaler::Network, info.upscaler)]
+            .into_iter()
+            .filter_map(|(upscaler, there)| there.then_some(upscaler))
+            .collect(),
+        rngs: vec![RngKind::TorchCpu, RngKind::Philox],
+        features: [
+            Feature::NegativePrompt,
+            Feature::ClipSkip,
+            Feature::MaskBlur,
+            Feature::PaddingMaskCrop,
+            Feature::PromptWeighting,
+            Feature::Tiling,
+            Feature::Hires,
+            Feature::GuidanceRescale,
+            Feature::GuidanceInterval,
+            Feature::Eta,
+        ]
+        .into_iter()
+        .chain((info.text_encoders > 1).then_some(Feature::Prompt2))
+        .chain((!controls.is_empty()).then_some(Feature::Control))
+        .chain((!loras.is_empty()).then_some(Feature::Loras))
+        .collect(),
+        embeddings: info.embeddings.clone(),
+        controls,
+        loras,
+        device: info.device.clone(),
+        dtype: info.dtype.into(),
+        ..base
+    }
 }
 
 impl PipelineGenerator {
     /// A generator that requests call `id` or one of `aliases`.
     pub fn new(pipeline: Pipeline, id: impl Into<String>, aliases: Vec<String>) -> Self {
-        Self { pipeline, id: id.into(), aliases, controlnets: Vec::new(), loras: BTreeMap::new() }
+        Self {
+            pipeline,
+            id: id.into(),
+            aliases,
+            controlnets: Vec::new(),
+            loras: BTreeMap::new(),
+            max_batch: 1,
+        }
     }
 
     /// With ControlNets of the same pipeline, by the names that requests call them.
@@ -49,6 +132,12 @@ impl PipelineGenerator {
     #[must_use]
     pub fn with_loras(self, loras: BTreeMap<String, Lora>) -> Self {
         Self { loras, ..self }
+    }
+
+    /// That advances up to so many jobs in one forward pass; 1 by default.
+    #[must_use]
+    pub fn with_max_batch(self, max_batch: usize) -> Self {
+        Self { max_batch, ..self }
     }
 
     fn control(&self, task: ControlTask) -> Result<Control, GeneratorError> {
@@ -72,67 +161,23 @@ impl Generator for PipelineGenerator {
     type Active = ActivePipeline;
 
     fn capabilities(&self) -> ModelCapabilities {
-        let info = self.pipeline.info();
-        let base = ModelCapabilities::text_to_image(&self.id, info.family);
-        ModelCapabilities {
+        let names = PipelineNames {
+            id: self.id.clone(),
             aliases: self.aliases.clone(),
-            operations: match info.inpainting {
-                true => vec![OperationKind::ImageInpaint],
-                false => OperationKind::ALL.to_vec(),
-            },
-            default_width: info.default_width as u32,
-            default_height: info.default_height as u32,
-            // Below the native size of small models nothing is refused that the VAE can hold.
-            min_side: base.min_side.min(info.default_width.min(info.default_height) as u32),
-            size_multiple: info.size_multiple as u32,
-            max_clip_skip: info.max_clip_skip as u32,
-            samplers: renamed(schedulers::Sampler::ALL),
-            default_sampler: named(&info.default_sampler).unwrap_or(base.default_sampler),
-            schedules: renamed(schedulers::Schedule::ALL),
-            default_schedule: named(&info.default_schedule).unwrap_or(base.default_schedule),
-            default_steps: info.default_steps as u32,
-            default_guidance_scale: info.default_guidance_scale,
-            previews: [
-                (PreviewMethod::LatentRgb, info.latent_rgb.is_some()),
-                (PreviewMethod::Taesd, info.preview_vae),
-                (PreviewMethod::Vae, true),
-            ]
-            .into_iter()
-            .filter_map(|(method, works)| works.then_some(method))
-            .collect(),
-            upscalers: [
-                (Upscaler::Latent, true),
-                (Upscaler::Lanczos, true),
-                (Upscaler::Network, info.upscaler),
-            ]
-            .into_iter()
-            .filter_map(|(upscaler, there)| there.then_some(upscaler))
-            .collect(),
-            rngs: vec![RngKind::TorchCpu, RngKind::Philox],
-            loras: self.loras.keys().cloned().collect(),
-            features: [
-                Feature::NegativePrompt,
-                Feature::ClipSkip,
-                Feature::MaskBlur,
-                Feature::PaddingMaskCrop,
-                Feature::PromptWeighting,
-                Feature::Tiling,
-                Feature::Hires,
-                Feature::GuidanceRescale,
-                Feature::GuidanceInterval,
-                Feature::Eta,
-            ]
-            .into_iter()
-            .chain((info.text_encoders > 1).then_some(Feature::Prompt2))
-            .chain((!self.controlnets.is_empty()).then_some(Feature::Control))
-            .chain((!self.loras.is_empty()).then_some(Feature::Loras))
-            .collect(),
-            embeddings: info.embeddings.clone(),
             controls: self.controlnets.iter().map(|(name, _)| name.clone()).collect(),
-            device: info.device.clone(),
-            dtype: info.dtype.into(),
-            ..base
-        }
+            loras: self.loras.keys().cloned().collect(),
+        };
+        pipeline_capabilities(self.pipeline.info(), names)
+    }
+
+    fn max_active(&self) -> usize {
+        self.max_batch
+    }
+
+    fn has_room(&self, shapes: &[Shape]) -> bool {
+        let Some(first) = shapes.first() else { return true };
+        let pictures = shapes.iter().map(|shape| shape.images as usize).sum();
+        self.pipeline.has_room(first.width as usize, first.height as usize, pictures)
     }
 
     fn begin(&mut self, task: GenerationTask) -> Result<ActivePipeline, GeneratorError> {
@@ -306,13 +351,19 @@ fn own<A: ToString, B: FromStr + PartialEq>(
 }
 
 fn failure(error: sd_inference::Error) -> GeneratorError {
-    match error {
-        sd_inference::Error::InvalidRequest { .. } => GeneratorError::Unsupported(error.to_string()),
-        sd_inference::Error::NotEnoughMemory { .. } => GeneratorError::OutOfMemory(error.to_string()),
-        error if error.to_string().to_lowercase().contains("out of memory") => {
-            GeneratorError::OutOfMemory(error.to_string())
+    error.into()
+}
+
+impl From<sd_inference::Error> for GeneratorError {
+    fn from(error: sd_inference::Error) -> Self {
+        match error {
+            sd_inference::Error::InvalidRequest { .. } => GeneratorError::Unsupported(error.to_string()),
+            sd_inference::Error::NotEnoughMemory { .. } => GeneratorError::OutOfMemory(error.to_string()),
+            error if error.to_string().to_lowercase().contains("out of memory") => {
+                GeneratorError::OutOfMemory(error.to_string())
+            }
+            error => GeneratorError::failed(error),
         }
-        error => GeneratorError::failed(error),
     }
 }
 

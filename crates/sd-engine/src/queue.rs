@@ -1,15 +1,19 @@
 //! The way from the router to the engine.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use operations_contract::{Output, Priority};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::job::JobSink;
+use crate::load::Load;
 use crate::running::Described;
 use crate::task::GenerationTask;
+use crate::work::Work;
 
 /// The sending end. It is cheap to clone, has no lock, and does not own the receiving end.
 #[derive(Debug, Clone)]
@@ -19,25 +23,46 @@ pub struct RequestQueue {
     /// waiting jobs by priority and so takes them out of the channel before their turn.
     places: Arc<Semaphore>,
     capacity: usize,
+    load: Arc<Load>,
 }
 
 /// The receiving end: for the engine.
 #[derive(Debug)]
 pub struct RequestReceiver {
     pub(crate) messages: mpsc::UnboundedReceiver<Message>,
+    pub(crate) load: Arc<Load>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Message {
     Request(Box<JobRequest>),
+    Swap(Swap),
     /// Finish what runs, refuse what waits.
     Stop,
+}
+
+/// A change of the loaded models; both name the model's id.
+#[derive(Debug)]
+pub(crate) enum Swap {
+    Load(String),
+    Unload(String),
+}
+
+/// How waiting for a message ended.
+#[derive(Debug)]
+pub(crate) enum Waited {
+    Message(Message),
+    TooLong,
+    /// There will be no more.
+    Closed,
 }
 
 /// Everything that the execution of a job needs.
 #[derive(Debug)]
 pub(crate) struct JobRequest {
     pub(crate) task: GenerationTask,
+    /// What the task asks of the engine.
+    pub(crate) work: Work,
     pub(crate) output: Output,
     pub(crate) described: Arc<Described>,
     /// Who asked.
@@ -53,7 +78,27 @@ pub(crate) struct JobRequest {
 
 /// A place in the queue.
 #[derive(Debug)]
-pub(crate) struct Place(#[allow(dead_code)] OwnedSemaphorePermit);
+pub(crate) struct Place {
+    _permit: OwnedSemaphorePermit,
+    load: Arc<Load>,
+    /// What the job in it has to do.
+    work: Option<Work>,
+}
+
+impl Place {
+    fn fill(&mut self, work: &Work) {
+        self.load.enter(work);
+        self.work = Some(work.clone());
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(work) = &self.work {
+            self.load.leave(work);
+        }
+    }
+}
 
 /// The receiver is gone.
 #[derive(Debug)]
@@ -66,7 +111,9 @@ impl RequestQueue {
     pub fn new(capacity: usize) -> (Self, RequestReceiver) {
         let capacity = capacity.clamp(1, Semaphore::MAX_PERMITS);
         let (sender, messages) = mpsc::unbounded_channel();
-        (Self { sender, places: Arc::new(Semaphore::new(capacity)), capacity }, RequestReceiver { messages })
+        let load = Arc::<Load>::default();
+        let receiver = RequestReceiver { messages, load: Arc::clone(&load) };
+        (Self { sender, places: Arc::new(Semaphore::new(capacity)), capacity, load }, receiver)
     }
 
     /// How many jobs can wait.
@@ -81,15 +128,56 @@ impl RequestQueue {
 
     /// Takes a place, if one is free.
     pub(crate) fn reserve(&self) -> Option<Place> {
-        Arc::clone(&self.places).try_acquire_owned().ok().map(Place)
+        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        Some(Place { _permit: permit, load: Arc::clone(&self.load), work: None })
     }
 
-    pub(crate) fn send(&self, request: JobRequest) -> Result<(), Closed> {
+    /// When there may be a place for a job that found none.
+    pub(crate) fn retry_after(&self) -> Duration {
+        self.load.refuse()
+    }
+
+    pub(crate) fn send(&self, mut request: JobRequest) -> Result<(), Closed> {
+        request.place.fill(&request.work);
         self.sender.send(Message::Request(Box::new(request))).map_err(|_| Closed)
+    }
+
+    /// Asks for another model to be loaded, or for one to be unloaded.
+    pub(crate) fn swap(&self, swap: Swap) -> Result<(), Closed> {
+        self.sender.send(Message::Swap(swap)).map_err(|_| Closed)
     }
 
     /// Asks the engine to stop. It is no error if it has already.
     pub(crate) fn stop(&self) {
         let _already_gone = self.sender.send(Message::Stop);
+    }
+}
+
+impl RequestReceiver {
+    /// Blocks until a message comes, or until that time.
+    pub(crate) fn wait(&mut self, until: Option<Instant>) -> Waited {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        loop {
+            match self.messages.poll_recv(&mut Context::from_waker(&waker)) {
+                Poll::Ready(Some(message)) => return Waited::Message(message),
+                Poll::Ready(None) => return Waited::Closed,
+                Poll::Pending => {}
+            }
+            // A message that comes now unparks the thread beforehand; waking for nothing only polls again.
+            match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None => thread::park(),
+                Some(Duration::ZERO) => return Waited::TooLong,
+                Some(left) => thread::park_timeout(left),
+            }
+        }
+    }
+}
+
+/// Wakes the engine's thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }

@@ -39,8 +39,6 @@ struct Inner {
 struct State {
     /// In the order of their acceptance. There are a few hundred at most, so that a search is cheap.
     jobs: Vec<Arc<Job>>,
-    /// What a job takes, by those before: a moving mean.
-    mean_run: Option<Duration>,
 }
 
 impl JobRegistry {
@@ -83,20 +81,9 @@ impl JobRegistry {
         state.jobs.clone()
     }
 
-    /// A job is over; it ran so long.
-    pub(crate) fn finished(&self, run: Option<Duration>) {
-        let mut state = self.state();
-        if let Some(run) = run {
-            state.mean_run = Some(state.mean_run.map_or(run, |mean| (mean * 3 + run) / 4));
-        }
-        state.evict(&self.0.retention);
-    }
-
-    /// When a place in a full queue may be free.
-    pub(crate) fn retry_after(&self) -> Duration {
-        const SHORTEST: Duration = Duration::from_secs(1);
-        const LONGEST: Duration = Duration::from_secs(60);
-        self.state().mean_run.unwrap_or(SHORTEST).clamp(SHORTEST, LONGEST)
+    /// A job is over.
+    pub(crate) fn finished(&self) {
+        self.state().evict(&self.0.retention);
     }
 }
 

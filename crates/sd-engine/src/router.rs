@@ -11,13 +11,14 @@ use operations_contract::{
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::board::{ModelBoard, ModelStatus};
+use crate::board::{ModelBoard, ModelEntry, ModelStatus};
 use crate::job::{JobSink, JobUpdates, StoredImage, unix_ms};
-use crate::queue::{JobRequest, RequestQueue};
+use crate::queue::{JobRequest, RequestQueue, Swap};
 use crate::registry::JobRegistry;
 use crate::resolve::{self, Resolved};
 use crate::running::Described;
 use crate::submit::{Accepted, SubmitError, SubmitOptions};
+use crate::work::Work;
 
 /// Takes operations in, and tells what became of them. Cloning shares it; nothing in it blocks on the engine.
 #[derive(Debug, Clone)]
@@ -125,6 +126,42 @@ impl JobRouter {
         }
     }
 
+    /// All models of the worker, the default first, and whether they are loaded.
+    pub fn models(&self) -> Vec<ModelEntry> {
+        self.models.models()
+    }
+
+    /// The model that requests call so.
+    pub fn find_model(&self, name: &str) -> Option<ModelEntry> {
+        self.models.find(name)
+    }
+
+    /// Asks for a model to be loaded ahead of its first job: as soon as nothing runs. Gives what is known of it now; what
+    /// becomes of it is found on the board.
+    pub fn load_model(&self, name: &str) -> Result<ModelEntry, SubmitError> {
+        self.swap_model(name, Swap::Load)
+    }
+
+    /// Asks for a model to be unloaded: as soon as nothing runs. The next job that needs it loads it again.
+    pub fn unload_model(&self, name: &str) -> Result<ModelEntry, SubmitError> {
+        self.swap_model(name, Swap::Unload)
+    }
+
+    fn swap_model(&self, name: &str, swap: fn(String) -> Swap) -> Result<ModelEntry, SubmitError> {
+        self.readiness()?;
+        let Some(model) = self.models.find(name) else { return Err(self.no_model(name)) };
+        if let Some(reason) = &model.impossible {
+            return Err(SubmitError::ModelTooLarge(reason.clone()));
+        }
+        let asked = self.queue.swap(swap(model.capabilities.id.clone()));
+        asked.map(|()| model).map_err(|_| SubmitError::ShuttingDown)
+    }
+
+    fn no_model(&self, name: &str) -> SubmitError {
+        let ids: Vec<_> = self.models().iter().map(|model| format!("`{}`", model.capabilities.id)).collect();
+        SubmitError::ModelNotFound { name: name.to_owned(), there: ids.join(", ") }
+    }
+
     /// How many jobs wait, and how many may.
     pub fn queue_usage(&self) -> (usize, usize) {
         (self.queue.waiting(), self.queue.capacity())
@@ -133,16 +170,20 @@ impl JobRouter {
     fn admit(&self, parsed: ParsedOperation, options: SubmitOptions) -> Result<Accepted, SubmitError> {
         let ParsedOperation { operation, mut faults } = parsed;
         let Some(operation) = operation else { return Err(SubmitError::Invalid(faults)) };
+        let wanted = operation.common().model.as_deref().and_then(|name| self.models.find(name));
         let model = match self.readiness() {
-            Ok(model) => model,
+            Ok(default) => wanted.as_ref().map_or(default, |wanted| Arc::clone(&wanted.capabilities)),
             Err(_) if !faults.is_empty() => return Err(SubmitError::Invalid(faults)),
             Err(refusal) => return Err(refusal),
         };
         self.hold_against(&operation, &model, &mut faults)?;
+        if let Some(reason) = self.models.find(&model.id).and_then(|model| model.impossible) {
+            return Err(SubmitError::ModelTooLarge(reason));
+        }
 
         let place = self.queue.reserve().ok_or_else(|| SubmitError::QueueFull {
             capacity: self.queue.capacity(),
-            retry_after: self.registry.retry_after(),
+            retry_after: self.queue.retry_after(),
         })?;
         let resolved = resolve::resolve(operation, &model, draw_seed).map_err(SubmitError::Invalid)?;
         self.enqueue(resolved, place, options)
@@ -158,7 +199,7 @@ impl JobRouter {
         let other_model = operation.common().model.as_deref().filter(|name| !model.answers_to(name));
         let objections = match other_model {
             Some(name) if faults.is_empty() => {
-                return Err(SubmitError::ModelNotFound { name: name.to_owned(), loaded: model.id.clone() });
+                return Err(self.no_model(name));
             }
             Some(name) => {
                 let message = format!("is not on this worker; there is `{}`", model.id);
@@ -219,6 +260,7 @@ impl JobRouter {
             job.tell(JobEvent::Narration { level: NarrationLevel::Info, message });
         }
         let request = JobRequest {
+            work: Work::of(&task),
             task,
             output,
             described: Arc::new(Described { operation, parameters }),

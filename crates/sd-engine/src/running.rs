@@ -1,7 +1,7 @@
 //! One job in the engine's hands.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use operations_contract::{
     ErrorCode, EventImage, ImageData, ImageFormat, JobEvent, NarrationLevel, Operation, Output, Preview,
@@ -15,16 +15,25 @@ use crate::generator::{GeneratedImages, GeneratorError, StepReport};
 use crate::job::{JobSink, Outcome, millis};
 use crate::metadata;
 use crate::picture::Picture;
+use crate::waiting::Caller;
+use crate::work::Work;
 
 /// A job that was begun, with its generation.
 pub(crate) struct Running<A> {
     pub(crate) generation: A,
     pub(crate) ticket: Ticket,
+    /// What is still to do of the ticket's work, in its units.
+    pub(crate) left: f64,
+    /// The time that it took beside its steps.
+    pub(crate) rest: Duration,
 }
 
 /// What the engine knows of a running job beside the generation.
 pub(crate) struct Ticket {
     pub(crate) sink: JobSink,
+    /// Who asked: the time is counted to them.
+    pub(crate) caller: Caller,
+    pub(crate) work: Work,
     pub(crate) cancellation: CancellationToken,
     pub(crate) deadline: Option<Instant>,
     pub(crate) output: Output,

@@ -39,13 +39,16 @@ pub enum SubmitError {
     #[error("{}", told(.0))]
     Invalid(Vec<FieldError>),
     /// The worker has no such model.
-    #[error("no model `{name}` here; there is `{loaded}`")]
+    #[error("no model `{name}` here; there is {there}")]
     ModelNotFound {
         /// As asked for.
         name: String,
-        /// The one that is there.
-        loaded: String,
+        /// Those that are there.
+        there: String,
     },
+    /// The model can never be loaded within the worker's memory.
+    #[error("{0}")]
+    ModelTooLarge(String),
     /// The model cannot do what these fields ask for.
     #[error("{}", told(.0))]
     Unsupported(Vec<FieldError>),
@@ -78,6 +81,7 @@ impl SubmitError {
                 let fault = FieldError::new("model", "is not on this worker").with_value(name.as_str());
                 (ErrorCode::ModelNotFound, vec![fault])
             }
+            Self::ModelTooLarge(_) => (ErrorCode::OutOfMemory, Vec::new()),
             Self::Unsupported(fields) => (ErrorCode::UnsupportedOperation, fields.clone()),
             Self::QueueFull { .. } => (ErrorCode::QueueFull, Vec::new()),
             Self::NotReady(_) => (ErrorCode::NotReady, Vec::new()),

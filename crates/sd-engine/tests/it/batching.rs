@@ -33,6 +33,25 @@ async fn newcomers_join_between_steps_and_each_leaves_in_its_turn() {
     assert!(at("gated third:begin") < at("gated long:finish"), "{lines:?}");
 }
 
+/// Only what fits into one forward pass shares it.
+#[tokio::test]
+async fn another_size_waits_until_nothing_runs() {
+    let worker = pair().await;
+    let first = worker.accept(with_steps("gated first", 2));
+    worker.gate.reached().await;
+    let mut other = with_steps("gated other", 1);
+    other.common_mut().width = Some(128);
+    let (other, joins) = (worker.accept(other), worker.accept(with_steps("gated joins", 1)));
+    worker.gate.open();
+    for id in [&first, &other, &joins] {
+        assert_eq!(worker.story(id).await.end, Terminator::Done);
+    }
+    let lines = worker.log.lines();
+    let at = |line: &str| lines.iter().position(|other| other == line).unwrap_or_else(|| panic!("{lines:?}"));
+    assert!(at("gated joins:begin") < at("gated first:finish"), "{lines:?}");
+    assert!(at("gated other:begin") > at("gated first:finish"), "{lines:?}");
+}
+
 #[tokio::test]
 async fn cancelling_one_leaves_the_other() {
     let worker = pair().await;

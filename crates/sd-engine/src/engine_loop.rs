@@ -1,0 +1,362 @@
+//! What the engine's thread does, again and again.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use operations_contract::{ErrorCode, JobEvent, ModelCapabilities, NarrationLevel};
+
+use crate::engine::guarded;
+use crate::generator::{ActiveGeneration, Generator, GeneratorError, StepReport, StepResult};
+use crate::job::millis;
+use crate::loader::ModelLoader;
+use crate::queue::{JobRequest, Message, RequestReceiver, Swap, Waited};
+use crate::running::{Running, Ticket};
+use crate::shelf::Shelf;
+use crate::waiting::{Policy, Turn, Waiting};
+use crate::warm_up;
+use crate::work::Work;
+
+/// A generation of the loader's models.
+type Active<L> = <<L as ModelLoader>::Generator as Generator>::Active;
+
+pub(crate) struct EngineLoop<L: ModelLoader> {
+    shelf: Shelf<L>,
+    receiver: RequestReceiver,
+    waiting: Waiting<JobRequest>,
+    /// What runs, all of it on one model.
+    running: Vec<Running<Active<L>>>,
+    /// Models that somebody wants loaded or unloaded.
+    swaps: VecDeque<Swap>,
+    stopping: bool,
+}
+
+impl<L: ModelLoader> EngineLoop<L> {
+    pub(crate) fn new(shelf: Shelf<L>, receiver: RequestReceiver, policy: Policy) -> Self {
+        let (waiting, running, swaps) = (Waiting::new(policy), Vec::new(), VecDeque::new());
+        Self { shelf, receiver, waiting, running, swaps, stopping: false }
+    }
+
+    /// Loads the default model and lets it take a step; gives what it can do.
+    pub(crate) fn prepare(&mut self) -> Result<ModelCapabilities, GeneratorError> {
+        self.load(0)?;
+        let model = self.shelf.capabilities(0).cloned();
+        model.ok_or_else(|| GeneratorError::failed("there is no model"))
+    }
+
+    pub(crate) fn run(mut self) {
+        while self.take_in() {
+            self.swap();
+            self.start_waiting();
+            self.tell_load();
+            for interrupted in self.running.extract_if(.., |running| running.ticket.interrupted()) {
+                self.waiting.leave(&interrupted.ticket.caller);
+                discard(interrupted.generation);
+            }
+            self.advance();
+            self.tell_load();
+        }
+        self.refuse_all();
+    }
+
+    /// Refuses what waits and what was sent while the last job ended.
+    pub(crate) fn refuse_all(&mut self) {
+        self.waiting.drain().for_each(|request| refuse(&request));
+        self.receiver.messages.close();
+        while let Ok(message) = self.receiver.messages.try_recv() {
+            if let Message::Request(request) = message {
+                refuse(&request);
+            }
+        }
+    }
+
+    /// Takes all that has arrived; waits if there is nothing else to do. False: there never will be.
+    fn take_in(&mut self) -> bool {
+        if self.running.is_empty() && self.waiting.is_empty() && self.swaps.is_empty() && !self.stopping {
+            match self.receiver.wait(self.shelf.next_idle()) {
+                Waited::Message(message) => self.receive(message),
+                Waited::TooLong => {}
+                Waited::Closed => self.stopping = true,
+            }
+        }
+        while let Ok(message) = self.receiver.messages.try_recv() {
+            self.receive(message);
+        }
+        let now = Instant::now();
+        self.waiting.retain(|request| still_waits(request, now));
+        if self.stopping {
+            self.waiting.drain().for_each(|request| refuse(&request));
+        }
+        !(self.stopping && self.running.is_empty())
+    }
+
+    fn receive(&mut self, message: Message) {
+        match message {
+            Message::Request(request) => {
+                let JobRequest { caller, priority, accepted, .. } = &*request;
+                let turn = Turn { caller: caller.clone(), priority: *priority, accepted: *accepted };
+                self.waiting.push(turn, *request);
+            }
+            Message::Swap(swap) => self.swaps.push_back(swap),
+            Message::Stop => self.stopping = true,
+        }
+    }
+
+    /// Unloads what is unused; loads and unloads what was asked for as soon as nothing runs.
+    fn swap(&mut self) {
+        let wanted = |id: &str| {
+            self.running.first().is_some_and(|running| *running.ticket.work.model == *id)
+                || self.waiting.any(|request| *request.work.model == *id)
+        };
+        self.shelf.unload_idle(Instant::now(), wanted);
+        if !self.running.is_empty() {
+            return;
+        }
+        while let Some(swap) = self.swaps.pop_front() {
+            match swap {
+                // Whoever asked finds the error on the board.
+                Swap::Load(id) => drop(self.shelf.find(&id).map(|index| self.load(index))),
+                Swap::Unload(id) => drop(self.shelf.find(&id).map(|index| self.shelf.unload(index))),
+            }
+        }
+    }
+
+    /// Loads a model ahead of its first job.
+    fn load(&mut self, index: usize) -> Result<(), GeneratorError> {
+        let fresh = self.shelf.capabilities(index).is_some_and(|model| !self.shelf.is_loaded(&model.id));
+        self.shelf.load(index)?;
+        let Some(model) = self.shelf.capabilities(index).cloned().filter(|_| fresh && self.shelf.warms_up())
+        else {
+            return Ok(());
+        };
+        let Some(generator) = self.shelf.loaded(index) else { return Ok(()) };
+        let (work, time) = guarded(|| warm_up::run(generator, &model)).unwrap_or_else(|panic| {
+            Err(GeneratorError::failed(format!("the warm-up step panicked: {panic}")))
+        })?;
+        tracing::debug!(model = model.id, ms = millis(time), "warm-up step");
+        self.receiver.load.stepped(&work.model, work.units, time);
+        Ok(())
+    }
+
+    fn start_waiting(&mut self) {
+        loop {
+            let shapes: Vec<_> = self.running.iter().map(|running| running.ticket.work.shape).collect();
+            let next = match self.running.first() {
+                // Models are swapped when nothing runs: no newcomer may put that off.
+                Some(_) if !self.swaps.is_empty() => return,
+                Some(first) => {
+                    let model = first.ticket.work.model.clone();
+                    let Some(index) = self.shelf.find(&model) else { return };
+                    if self.running.len() >= self.shelf.max_active(index) {
+                        return;
+                    }
+                    let Some(generator) = self.shelf.loaded(index) else { return };
+                    let joins = |request: &JobRequest| {
+                        let shape = request.work.shape;
+                        request.work.model == model
+                            && shapes.iter().all(|other| other.joins(&shape))
+                            && generator.has_room(&[&shapes[..], &[shape]].concat())
+                    };
+                    self.waiting.pop(Instant::now(), true, joins)
+                }
+                None => {
+                    let shelf = &self.shelf;
+                    self.waiting.pop(Instant::now(), false, |request| shelf.is_loaded(&request.work.model))
+                }
+            };
+            let Some(request) = next else { return };
+            let (caller, begun) = (request.caller.clone(), Instant::now());
+            let running = self.begin(request);
+            self.waiting.charge(&caller, begun.elapsed());
+            match running {
+                Some(running) => self.running.push(running),
+                None => self.waiting.leave(&caller),
+            }
+        }
+    }
+
+    fn begin(&mut self, request: JobRequest) -> Option<Running<Active<L>>> {
+        let index = self.provide(&request)?;
+        let begun = Instant::now();
+        let JobRequest { task, work, output, described, caller, accepted, deadline, .. } = request;
+        let (cancellation, sink, place) = (request.cancellation, request.sink, request.place);
+        drop(place);
+        let started = JobEvent::Started {
+            model: task.model.clone(),
+            seed: task.seed,
+            width: task.width,
+            height: task.height,
+            steps: task.steps,
+        };
+        if !sink.start(started) {
+            return None;
+        }
+        let left = work.units;
+        let ticket = Ticket {
+            caller,
+            work,
+            cancellation,
+            deadline,
+            output,
+            preview: task.preview,
+            described,
+            seed: task.seed,
+            queued_ms: millis(accepted.elapsed()),
+            started: Instant::now(),
+            sink,
+        };
+        let generator = self.shelf.loaded(index)?;
+        match guarded(|| generator.begin(task)) {
+            Ok(Ok(generation)) => Some(Running { generation, ticket, left, rest: begun.elapsed() }),
+            Ok(Err(error)) => {
+                ticket.fail(&error);
+                None
+            }
+            Err(panic) => {
+                ticket.panicked(&panic);
+                None
+            }
+        }
+    }
+
+    /// The place of the request's model, which is loaded then. If it cannot be, all jobs that wait for it end.
+    fn provide(&mut self, request: &JobRequest) -> Option<usize> {
+        let id = &request.work.model;
+        let Some(index) = self.shelf.find(id) else {
+            let message = format!("there is no model `{id}` any more");
+            request.sink.fail(ErrorCode::ModelNotFound, message);
+            return None;
+        };
+        if self.shelf.is_loaded(id) {
+            return Some(index);
+        }
+        let message = format!("model `{id}` is being loaded");
+        request.sink.tell(JobEvent::Narration { level: NarrationLevel::Info, message });
+        let error = match self.shelf.load(index) {
+            Ok(()) => return Some(index),
+            Err(error) => error,
+        };
+        let message = format!("model `{id}` cannot be loaded: {error}");
+        request.sink.fail(error.code(), message.as_str());
+        self.waiting.retain(|other| {
+            let same = other.work.model == *id;
+            if same {
+                other.sink.fail(error.code(), message.as_str());
+            }
+            !same
+        });
+        None
+    }
+
+    /// One step of all that runs; those without a further one are finished.
+    fn advance(&mut self) {
+        let Some(first) = self.running.first() else { return };
+        let index = self.shelf.find(&first.ticket.work.model);
+        let Some(generator) = index.and_then(|index| self.shelf.loaded(index)) else {
+            // Dropped jobs fail; a model with running jobs is not unloaded.
+            return self.running.clear();
+        };
+        let begun = Instant::now();
+        let mut generations: Vec<&mut Active<L>> =
+            self.running.iter_mut().map(|running| &mut running.generation).collect();
+        let results = match guarded(|| generator.advance(&mut generations)) {
+            Ok(results) => results,
+            Err(panic) => {
+                for running in self.running.drain(..) {
+                    self.waiting.leave(&running.ticket.caller);
+                    running.ticket.panicked(&panic);
+                    discard(running.generation);
+                }
+                return;
+            }
+        };
+        let advanced = std::mem::take(&mut self.running);
+        self.count(&advanced, &results, begun.elapsed());
+        let mut results = results.into_iter();
+        for mut running in advanced {
+            match results.next() {
+                Some(Ok(Some(report))) => {
+                    running.left = left_after(&running.ticket.work, &report);
+                    running.ticket.stepped(report);
+                    self.running.push(running);
+                }
+                Some(Ok(None)) => self.finish(running),
+                Some(Err(error)) => self.fail(running, &error),
+                None => {
+                    let error = GeneratorError::failed("the generator gave no result of a step");
+                    self.fail(running, &error);
+                }
+            }
+        }
+    }
+
+    /// Counts the time of a step of all: to the callers in equal parts, and to the model's speed.
+    fn count(&mut self, advanced: &[Running<Active<L>>], results: &[StepResult], time: Duration) {
+        let mut units = 0.0;
+        for (running, result) in advanced.iter().zip(results) {
+            if let Ok(Some(report)) = result {
+                units += running.left - left_after(&running.ticket.work, report);
+            }
+        }
+        if let Some(first) = advanced.first() {
+            self.receiver.load.stepped(&first.ticket.work.model, units, time);
+        }
+        let share = time / u32::try_from(advanced.len().max(1)).unwrap_or(u32::MAX);
+        for running in advanced {
+            self.waiting.charge(&running.ticket.caller, share);
+        }
+    }
+
+    fn finish(&mut self, running: Running<Active<L>>) {
+        let begun = Instant::now();
+        let Running { generation, ticket, rest, .. } = running;
+        match guarded(|| generation.finish()) {
+            Ok(Ok(images)) => ticket.complete(images),
+            Ok(Err(error)) => ticket.fail(&error),
+            Err(panic) => ticket.panicked(&panic),
+        }
+        self.waiting.charge(&ticket.caller, begun.elapsed());
+        self.waiting.leave(&ticket.caller);
+        self.receiver.load.finished(&ticket.work.model, rest + begun.elapsed());
+        // From now on it is unused.
+        let _ = self.shelf.find(&ticket.work.model).and_then(|index| self.shelf.loaded(index));
+    }
+
+    fn fail(&mut self, running: Running<Active<L>>, error: &GeneratorError) {
+        self.waiting.leave(&running.ticket.caller);
+        running.ticket.fail(error);
+        discard(running.generation);
+    }
+
+    /// Tells the queue what is left to do.
+    fn tell_load(&self) {
+        let left = |running: &Running<Active<L>>| Work { units: running.left, ..running.ticket.work.clone() };
+        self.receiver.load.running(self.running.iter().map(left).collect());
+    }
+}
+
+/// What a job still has to do after a step.
+fn left_after(work: &Work, report: &StepReport) -> f64 {
+    let left = report.total_steps.saturating_sub(report.step);
+    work.units * f64::from(left) / f64::from(report.total_steps.max(1))
+}
+
+/// Ends a waiting job whose deadline has passed; false for one that is over.
+fn still_waits(request: &JobRequest, now: Instant) -> bool {
+    if request.deadline.is_some_and(|deadline| deadline <= now) {
+        request.sink.fail(ErrorCode::Timeout, "the deadline passed before the job's turn");
+    }
+    !request.sink.is_over()
+}
+
+/// Ends a job that waits: the worker is going down.
+fn refuse(request: &JobRequest) {
+    tracing::info!(job = %request.sink.id(), caller = request.caller.as_deref(), "a waiting job is refused");
+    request.sink.fail(ErrorCode::ShuttingDown, "the worker shut down before the job's turn");
+}
+
+/// Drops a generation that may be in any state.
+fn discard<A>(generation: A) {
+    if let Err(panic) = guarded(|| drop(generation)) {
+        tracing::error!(panic, "a generation panicked when it was dropped");
+    }
+}
