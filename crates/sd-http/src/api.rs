@@ -80,6 +80,8 @@ impl Api {
             Route::JobImage(id, index) => handlers::job_image::handle(self, id, index, request.headers()),
             Route::Models => Ok(handlers::list_models::handle(self)),
             Route::Model(id) => handlers::show_model::handle(self, id),
+            Route::ModelLoad(id) => handlers::swap_model::load(self, id),
+            Route::ModelUnload(id) => handlers::swap_model::unload(self, id),
             Route::Info => Ok(handlers::info::handle(self)),
             Route::Health => Ok(handlers::health::handle()),
             Route::Ready => handlers::ready::handle(self),

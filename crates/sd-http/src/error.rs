@@ -103,6 +103,7 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ErrorCode::UnsupportedOperation => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::QueueFull => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::OutOfMemory => StatusCode::INSUFFICIENT_STORAGE,
         ErrorCode::ShuttingDown | ErrorCode::NotReady => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -11,6 +11,8 @@ pub(crate) enum Route<'a> {
     JobImage(&'a str, usize),
     Models,
     Model(&'a str),
+    ModelLoad(&'a str),
+    ModelUnload(&'a str),
     Info,
     Health,
     Ready,
@@ -20,7 +22,12 @@ impl<'a> Route<'a> {
     pub(crate) fn of(path: &'a str) -> Option<Self> {
         // The id of a model may contain slashes.
         if let Some(id) = path.strip_prefix("/v1/models/").filter(|id| !id.is_empty()) {
-            return Some(Self::Model(id));
+            let named = |action: &str| id.strip_suffix(action).filter(|id| !id.is_empty());
+            return Some(match (named("/load"), named("/unload")) {
+                (Some(id), _) => Self::ModelLoad(id),
+                (_, Some(id)) => Self::ModelUnload(id),
+                _ => Self::Model(id),
+            });
         }
         let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         Some(match segments[..] {
@@ -43,6 +50,8 @@ impl<'a> Route<'a> {
             Self::Job(_) => "GET, HEAD, DELETE",
             // HEAD would have to wait for the end of the job.
             Self::JobStream(_) => "GET",
+            // Scope `admin`.
+            Self::ModelLoad(_) | Self::ModelUnload(_) => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -68,6 +77,12 @@ mod tests {
         assert_eq!(Route::of("/v1/jobs/job-1/stream"), Some(Route::JobStream("job-1")));
         assert_eq!(Route::of("/v1/jobs/job-1/images/3"), Some(Route::JobImage("job-1", 3)));
         assert_eq!(Route::of("/v1/models/stabilityai/sd-turbo"), Some(Route::Model("stabilityai/sd-turbo")));
+        assert_eq!(
+            Route::of("/v1/models/stabilityai/sd-turbo/load"),
+            Some(Route::ModelLoad("stabilityai/sd-turbo"))
+        );
+        assert_eq!(Route::of("/v1/models/demo/unload"), Some(Route::ModelUnload("demo")));
+        assert_eq!(Route::of("/v1/models/load"), Some(Route::Model("load")));
         for unknown in ["/", "/v1", "/v1/jobs/", "/v1/jobs/a/images/x", "/v1/jobs/a/b", "/v2/jobs", "*"] {
             assert_eq!(Route::of(unknown), None, "{unknown}");
         }

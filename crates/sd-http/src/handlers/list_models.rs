@@ -7,6 +7,6 @@ use crate::api::Api;
 use crate::body::{ResponseBody, json};
 
 pub(crate) fn handle(api: &Api) -> Response<ResponseBody> {
-    let models = api.router().readiness().ok().map(|model| (*model).clone()).into_iter().collect();
+    let models = api.router().models().iter().map(|model| model.view()).collect();
     json(StatusCode::OK, &ModelList { models })
 }

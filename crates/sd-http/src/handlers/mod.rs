@@ -11,3 +11,4 @@ pub(crate) mod show_job;
 pub(crate) mod show_model;
 pub(crate) mod stream_job;
 pub(crate) mod submit_job;
+pub(crate) mod swap_model;

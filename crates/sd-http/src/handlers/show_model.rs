@@ -8,8 +8,8 @@ use crate::body::{ResponseBody, json};
 use crate::error::ApiError;
 
 pub(crate) fn handle(api: &Api, id: &str) -> Result<Response<ResponseBody>, ApiError> {
-    match api.router().readiness() {
-        Ok(model) if model.answers_to(id) => Ok(json(StatusCode::OK, &*model)),
-        _ => Err(ApiError::new(ErrorCode::ModelNotFound, "there is no such model on this worker")),
+    match api.router().find_model(id) {
+        Some(model) => Ok(json(StatusCode::OK, &model.view())),
+        None => Err(ApiError::new(ErrorCode::ModelNotFound, "there is no such model on this worker")),
     }
 }
