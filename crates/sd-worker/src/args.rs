@@ -11,6 +11,7 @@ use sd_inference::{MemoryLimit, RandomModel};
 use crate::control::{ControlArgs, ControlNetArgs};
 use crate::loras::LoraArg;
 use crate::models::args::ModelsArgs;
+use crate::pool::PoolArgs;
 
 /// More threads than any machine has cores.
 const MAX_THREADS: i64 = 1024;
@@ -69,7 +70,7 @@ pub(crate) enum LogFormat {
 }
 
 /// Where a model's files are, beside its name.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct PlaceArgs {
     /// A folder or file whose VAE replaces the model's.
     #[arg(long, env = "SD_WORKER_VAE", value_name = "PATH")]
@@ -87,9 +88,10 @@ pub(crate) struct PlaceArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
     /// `demo`, a folder in the diffusers layout, a single safetensors file in the original naming, or a model in the
-    /// hub cache (`owner/name`, `sd15`, `sdxl`, ...).
-    #[arg(long, env = "SD_WORKER_MODEL", default_value = crate::demo::NAME, value_name = "ID|PATH")]
-    pub(crate) model: String,
+    /// hub cache (`owner/name`, `sd15`, `sdxl`, ...). `serve` takes several: the first is the default. In the environment,
+    /// several are separated by `;`.
+    #[arg(long, env = "SD_WORKER_MODEL", default_value = crate::demo::NAME, value_name = "ID|PATH", value_delimiter = ';')]
+    pub(crate) model: Vec<String>,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
     /// Where to compute: `cpu`, `cuda`, `cuda:N` or `metal`.
@@ -120,6 +122,13 @@ pub(crate) struct ModelArgs {
     /// A folder with LoRA files (.safetensors) that can be asked for by their names without the ending.
     #[arg(long, env = "SD_WORKER_LORA_DIR", value_name = "FOLDER")]
     pub(crate) lora_dir: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    /// The model that is meant where only one can be: the first.
+    pub(crate) fn name(&self) -> &str {
+        self.model.first().map_or(crate::demo::NAME, String::as_str)
+    }
 }
 
 fn memory_limit(text: &str) -> Result<MemoryLimit, String> {
@@ -313,6 +322,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "SD_WORKER_QUEUE_CAPACITY", default_value_t = 64, value_name = "JOBS",
           value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) queue_capacity: u16,
+    #[command(flatten)]
+    pub(crate) pool: PoolArgs,
 }
 
 /// What `generate` takes, and a picture to start from.

@@ -73,7 +73,10 @@ fn key(part: BenchPart) -> &'static str {
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let (source, name) = match args.random {
         Some(random) => (ModelSource::Random(random), format!("random {}", random.name())),
-        None => (model::source(&args.model.model, &args.model.place)?, args.model.model.clone()),
+        None => {
+            model::only_one(&args.model)?;
+            (model::source(args.model.name(), &args.model.place)?, args.model.name().to_owned())
+        }
     };
     let options = LoadOptions { width: args.size, height: args.size, ..model::options(&args.model)? };
     let start = Instant::now();

@@ -10,7 +10,7 @@ use sd_inference::{ControlNet, Pipeline};
 use crate::exit::Failure;
 
 /// Which ControlNets to load.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ControlNetArgs {
     /// A ControlNet to load, by the name that requests call it: `canny=FOLDER` or `canny=FILE.safetensors`. May be given
     /// several times; in the environment, several are separated by `;`.

@@ -73,7 +73,7 @@ fn make(args: &GenerateArgs, mut operation: Operation) -> Result<(), Failure> {
     let nets = args.control.nets.load(&pipeline)?;
     let (loras, catalogue) = loras::chosen(&args.lora, args.model.lora_dir.as_deref(), &pipeline)?;
     operation.common_mut().loras = loras;
-    let engine = worker.start(pipeline, nets, catalogue, &args.model.model)?;
+    let engine = worker.start(pipeline, nets, catalogue, args.model.name())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -213,7 +213,7 @@ fn report(args: &GenerateArgs, output: OutputFiles, done: &Done, elapsed: Durati
                        "format": image.format})
             })
             .collect();
-        let report = json!({"model": args.model.model, "images": images, "elapsed_ms": elapsed.as_millis() as u64,
+        let report = json!({"model": args.model.name(), "images": images, "elapsed_ms": elapsed.as_millis() as u64,
                             "timings": done.timings});
         return say(report);
     }

@@ -45,6 +45,29 @@ impl LoraArg {
     }
 }
 
+/// The names of the files of `folder`.
+pub(crate) fn names(folder: Option<&Path>) -> Result<Vec<String>, Failure> {
+    let files = listed(folder)?;
+    let mut names: Vec<String> =
+        files.iter().filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The adapter files of `folder`.
+fn listed(folder: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
+    let Some(folder) = folder else { return Ok(Vec::new()) };
+    let refused = |error: std::io::Error| Failure::refused(format!("lora-dir {}: {error}", folder.display()));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(refused)? {
+        let path = entry.map_err(refused)?.path();
+        if path.extension().is_some_and(|ending| ending == ENDING) {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
 /// The files of `folder` that fit the model, by their names. What does not fit is told and left out.
 pub(crate) fn of_folder(
     folder: Option<&Path>,
@@ -52,12 +75,7 @@ pub(crate) fn of_folder(
 ) -> Result<BTreeMap<String, Lora>, Failure> {
     let mut loras = BTreeMap::new();
     let Some(folder) = folder else { return Ok(loras) };
-    let refused = |error: std::io::Error| Failure::refused(format!("lora-dir {}: {error}", folder.display()));
-    for entry in std::fs::read_dir(folder).map_err(refused)? {
-        let path = entry.map_err(refused)?.path();
-        if path.extension().is_none_or(|ending| ending != ENDING) {
-            continue;
-        }
+    for path in listed(Some(folder))? {
         match open(&path, pipeline) {
             Ok(lora) => drop(loras.insert(lora.name().to_owned(), lora)),
             Err(failure) => tracing::warn!("left out: {}", failure.message),

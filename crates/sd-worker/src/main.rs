@@ -15,6 +15,7 @@ mod loras;
 mod model;
 mod models;
 mod output;
+mod pool;
 mod serve;
 mod threads;
 mod upscale;

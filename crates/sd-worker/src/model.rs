@@ -73,11 +73,20 @@ pub(crate) fn options(args: &ModelArgs) -> Result<LoadOptions, Failure> {
     })
 }
 
+/// Refuses flags that name several models.
+pub(crate) fn only_one(args: &ModelArgs) -> Result<(), Failure> {
+    match args.model.len() {
+        0 | 1 => Ok(()),
+        count => Err(Failure::refused(format!("model: there are {count}; only `serve` takes several"))),
+    }
+}
+
 /// Loads the model that the flags name. Memory must suffice for pictures of `size`, where that is known.
 pub(crate) fn load(args: &ModelArgs, size: [Option<u32>; 2]) -> Result<Pipeline, Failure> {
+    only_one(args)?;
     let [width, height] = size.map(|side| side.map(|side| side as usize));
     let options = LoadOptions { width, height, ..options(args)? };
-    let pipeline = Pipeline::load(&source(&args.model, &args.place)?, &options)?;
+    let pipeline = Pipeline::load(&source(args.name(), &args.place)?, &options)?;
     for note in &pipeline.info().notes {
         tracing::warn!("{note}");
     }

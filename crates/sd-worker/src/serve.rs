@@ -1,12 +1,12 @@
 //! `sd-worker serve`: the jobs API on a socket, until a signal ends it.
 
+use sd_engine::ModelStatus;
 use sd_http::{Api, ApiConfig, ApiToken, ServeError, Server, ServerConfig};
 use tokio::sync::oneshot;
 
 use crate::args::ServeArgs;
 use crate::exit::{Failure, say};
-use crate::loras;
-use crate::model;
+use crate::pool::PipelineLoader;
 use crate::worker::Worker;
 
 /// The transport's threads. They do little, but must not wait for the engine's.
@@ -57,14 +57,10 @@ async fn serve(args: &ServeArgs) -> Result<(), Failure> {
         let _ = stopped.await;
     }));
     // The socket answers while the model loads: /health is there at once, /ready says what it waits for.
-    let (model_args, name) = (&args.model, args.model.model.clone());
-    let loading = tokio::task::block_in_place(|| {
-        let pipeline = model::load(model_args, [None, None])?;
-        let nets = args.nets.load(&pipeline)?;
-        let loras = loras::of_folder(model_args.lora_dir.as_deref(), &pipeline)?;
-        Ok::<_, Failure>((pipeline, nets, loras))
+    let started = tokio::task::block_in_place(|| {
+        let loader = PipelineLoader::new(&args.model, &args.nets, &args.pool)?;
+        worker.start_pool(loader, &args.pool)
     });
-    let started = loading.and_then(|(pipeline, nets, loras)| worker.start(pipeline, nets, loras, &name));
     let engine = match started {
         Ok(engine) => engine,
         Err(failure) => {
@@ -72,8 +68,10 @@ async fn serve(args: &ServeArgs) -> Result<(), Failure> {
             return Err(failure);
         }
     };
-    models.settled().await;
-    tracing::info!(model = name, device = %args.model.device, "ready");
+    if let ModelStatus::Failed(reason) = models.settled().await {
+        return Err(Failure::refused(reason));
+    }
+    tracing::info!(model = args.model.name(), device = %args.model.device, "ready");
 
     let signal = signals.next().await;
     tracing::info!(signal, "finishing what runs, refusing what is new");

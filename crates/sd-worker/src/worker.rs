@@ -9,6 +9,7 @@ use sd_engine::{
 use sd_inference::{ControlNet, Lora, Pipeline};
 
 use crate::exit::Failure;
+use crate::pool::{PipelineLoader, PoolArgs};
 
 /// A worker whose model may still be loading.
 pub(crate) struct Worker {
@@ -24,6 +25,15 @@ impl Worker {
         let models = ModelBoard::new();
         let router = JobRouter::new(queue, JobRegistry::new(Retention::default()), models.clone());
         Self { router, models, receiver }
+    }
+
+    /// Starts the engine with models that it loads itself.
+    pub(crate) fn start_pool(self, loader: PipelineLoader, args: &PoolArgs) -> Result<EngineHandle, Failure> {
+        GenerationEngine::with_models(loader, self.receiver, self.models)
+            .with_policy(args.policy())
+            .with_rules(args.rules())
+            .start()
+            .map_err(|error| Failure::failed(format!("the engine's thread cannot be started: {error}")))
     }
 
     /// Starts the engine with the loaded model, which requests call `name`, its ControlNets and its adapters by their
