@@ -1,5 +1,6 @@
 //! What the engine's thread does, again and again.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::running::{Running, Ticket};
 use crate::shelf::Shelf;
 use crate::waiting::{Policy, Turn, Waiting};
 use crate::warm_up;
-use crate::work::Work;
+use crate::work::{Shape, Work};
 
 /// A generation of the loader's models.
 type Active<L> = <<L as ModelLoader>::Generator as Generator>::Active;
@@ -150,11 +151,21 @@ impl<L: ModelLoader> EngineLoop<L> {
                         return;
                     }
                     let Some(generator) = self.shelf.loaded(index) else { return };
+                    // Shapes that join each other differ in the number of pictures alone: what one is told holds for all.
+                    let answered = Cell::new(None);
+                    let has_room = |shape: Shape| match answered.get() {
+                        Some((images, room)) if images == shape.images => room,
+                        _ => {
+                            let room = generator.has_room(&[&shapes[..], &[shape]].concat());
+                            answered.set(Some((shape.images, room)));
+                            room
+                        }
+                    };
                     let joins = |request: &JobRequest| {
                         let shape = request.work.shape;
                         request.work.model == model
                             && shapes.iter().all(|other| other.joins(&shape))
-                            && generator.has_room(&[&shapes[..], &[shape]].concat())
+                            && has_room(shape)
                     };
                     self.waiting.pop(Instant::now(), true, joins)
                 }

@@ -18,6 +18,11 @@ pub trait ModelLoader: Send + 'static {
     /// Loads the model of this id. A model that was unloaded may be asked for again.
     fn load(&mut self, id: &str) -> Result<Self::Generator, GeneratorError>;
 
+    /// Whether a model that was unloaded can be loaded again. If not, all stay loaded.
+    fn reloads(&self) -> bool {
+        true
+    }
+
     /// The memory in bytes that the device can still give; `None` where that is not known.
     fn available(&self) -> Option<u64> {
         None
@@ -61,7 +66,7 @@ pub struct ModelRules {
     pub warm_up: bool,
 }
 
-/// The loader of a generator that is there already: the engine's only model. Once unloaded it is gone.
+/// The loader of a generator that is there already: the engine's only model, which is never unloaded.
 #[derive(Debug)]
 pub struct Only<G>(Option<G>, ModelCapabilities);
 
@@ -78,6 +83,10 @@ impl<G: Generator> ModelLoader for Only<G> {
 
     fn offers(&self) -> Vec<ModelOffer> {
         vec![ModelOffer { capabilities: self.1.clone(), memory: None }]
+    }
+
+    fn reloads(&self) -> bool {
+        false
     }
 
     fn load(&mut self, id: &str) -> Result<G, GeneratorError> {

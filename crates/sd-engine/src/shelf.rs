@@ -152,6 +152,9 @@ impl<L: ModelLoader> Shelf<L> {
 
     /// Lets go of a model that nothing runs on.
     pub(crate) fn unload(&mut self, index: usize) {
+        if !self.loader.reloads() {
+            return;
+        }
         let Some(slot) = self.slots.get_mut(index) else { return };
         let Some(loaded) = slot.loaded.take() else { return };
         if let Err(panic) = guarded(|| drop(loaded)) {
@@ -163,7 +166,7 @@ impl<L: ModelLoader> Shelf<L> {
 
     /// When the next model will have been unused for too long.
     pub(crate) fn next_idle(&self) -> Option<Instant> {
-        let idle = self.rules.idle_unload?;
+        let idle = self.rules.idle_unload.filter(|_| self.loader.reloads())?;
         self.slots.iter().filter_map(|slot| Some(slot.loaded.as_ref()?.used + idle)).min()
     }
 

@@ -11,6 +11,7 @@ mod files;
 mod generator;
 mod models;
 mod retention;
+mod shared_steps;
 mod shutdown;
 mod story;
 mod support;
