@@ -12,6 +12,7 @@ mod generator;
 mod images;
 mod jobs;
 mod lifecycle;
+mod models;
 mod protocol;
 mod stream;
 mod support;
