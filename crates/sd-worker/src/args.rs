@@ -443,6 +443,9 @@ pub(crate) struct BenchArgs {
         default_value = "text,step,decode"
     )]
     pub(crate) parts: Vec<BenchPart>,
+    /// Measure instead how long requests to /health and /v1/jobs take while pictures are made, each so often.
+    #[arg(long, env = "SD_WORKER_LATENCY", value_name = "REQUESTS", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) latency: Option<u16>,
     /// Steps of the part `picture`.
     #[arg(long, env = "SD_WORKER_STEPS", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) steps: u16,

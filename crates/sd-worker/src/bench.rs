@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::args::{BenchArgs, BenchPart};
 use crate::exit::{Failure, say};
-use crate::model;
+use crate::{latency, model};
 
 const PROMPT: &str = "a photograph of a lighthouse on a cliff at dusk, waves below, highly detailed";
 const GIGA: f64 = 1e9;
@@ -83,6 +83,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let pipeline = Pipeline::load(&source, &options)?;
     let load = start.elapsed();
 
+    if let Some(requests) = args.latency {
+        let size = args.size.unwrap_or(pipeline.info().default_width);
+        return latency::run(pipeline, &name, size as u32, requests.into());
+    }
     let report = measure(&pipeline, args, name, load)?;
     if args.json {
         say(serde_json::to_string(&report).map_err(Failure::failed)?)

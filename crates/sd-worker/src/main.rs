@@ -10,6 +10,7 @@ mod exit;
 mod generate;
 mod info;
 mod inspect;
+mod latency;
 mod logging;
 mod loras;
 mod model;

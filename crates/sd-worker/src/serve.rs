@@ -2,6 +2,7 @@
 
 use sd_engine::ModelStatus;
 use sd_http::{Api, ApiConfig, ApiToken, ServeError, Server, ServerConfig};
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 use crate::args::ServeArgs;
@@ -13,13 +14,17 @@ use crate::worker::Worker;
 const HTTP_THREADS: usize = 2;
 
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    runtime()?.block_on(serve(args))
+}
+
+/// The transport's runtime.
+pub(crate) fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .thread_name("http")
         .enable_all()
         .build()
-        .map_err(|error| Failure::failed(format!("no runtime: {error}")))?;
-    runtime.block_on(serve(args))
+        .map_err(|error| Failure::failed(format!("no runtime: {error}")))
 }
 
 async fn serve(args: &ServeArgs) -> Result<(), Failure> {
