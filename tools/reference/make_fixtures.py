@@ -2,8 +2,8 @@
 
     python tools/reference/make_fixtures.py --output fixtures [--only PARTS]
 
-PARTS are noise, schedulers, solvers, sd15, sd21, sdxl, single_files, demo, preprocess, pictures, taesd, upscalers, with commas
-between them.
+PARTS are noise, schedulers, solvers, sd15, sd21, sdxl, single_files, demo, preprocess, pictures, taesd, upscalers, refiner,
+with commas between them.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import noise
 import pictures
 import preprocess
 import prompts
+import refiner
 import runs
 import schedulers
 import seamless
@@ -38,7 +39,7 @@ from common import deterministic
 
 # Those that read what others made come after them.
 PARTS = ["noise", "schedulers", "solvers", *families.NAMES, "single_files", "demo", "preprocess", "pictures", "taesd",
-         "upscalers"]
+         "upscalers", "refiner"]
 
 
 def build_family(name, output):
@@ -87,6 +88,8 @@ def main():
             taesd.build(arguments.output)
         elif part == "upscalers":
             upscalers.build(arguments.output)
+        elif part == "refiner":
+            refiner.build(arguments.output)
         elif part == "preprocess":
             preprocess.build(arguments.output / "preprocess")
         else:
