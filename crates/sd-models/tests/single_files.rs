@@ -119,6 +119,7 @@ fn marked(folder: &Path, tensors: &[(&str, &[usize])], spread: f32, metadata: &[
 const SD1: (&str, &[usize]) = ("cond_stage_model.transformer.text_model.final_layer_norm.bias", &[768]);
 const SD2: (&str, &[usize]) = ("cond_stage_model.model.ln_final.bias", &[1024]);
 const SDXL: (&str, &[usize]) = ("conditioner.embedders.1.model.ln_final.bias", &[1280]);
+const REFINER: (&str, &[usize]) = ("conditioner.embedders.0.model.ln_final.bias", &[1280]);
 const MARK: (&str, &[usize]) =
     ("model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias", &[320]);
 
@@ -168,6 +169,13 @@ fn family_inpainting_and_prediction_are_told_from_the_tensors() {
             &[],
             ["StableDiffusionXLPipeline", "epsilon", "2048", "128", "4"],
         ),
+        (vec![four, REFINER], 0.2, &[], ["StableDiffusionXLImg2ImgPipeline", "epsilon", "1280", "128", "4"]),
+        (
+            vec![four, width(&[768, 1280])],
+            0.2,
+            &[],
+            ["StableDiffusionXLImg2ImgPipeline", "epsilon", "1280", "128", "4"],
+        ),
     ] {
         let files = marked(folder.path(), &tensors, spread, metadata);
         let what = format!("{tensors:?} {metadata:?}");
@@ -214,13 +222,11 @@ fn what_is_no_model_is_refused_by_what_it_is() {
     };
     let lora = ("lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", &[4, 8][..]);
     let eight = first(&[1, 8, 3, 3]);
-    let refiner = ("conditioner.embedders.0.model.ln_final.bias", &[1280][..]);
     let flux = ("model.diffusion_model.double_blocks.0.img_attn.qkv.weight", &[1][..]);
     for (tensors, word) in [
         (&[lora][..], "lora"),
         (&[("decoder.conv_in.weight", &[1, 1, 3, 3][..])], "vae"),
         (&[eight, SD1], "8 channels"),
-        (&[first(&[1, 4, 3, 3]), refiner], "refiner"),
         (&[flux], "another family"),
         (&[first(&[1, 4, 3, 3]), SDXL, ("edm_mean", &[4])], "EDM"),
         (&[first(&[1, 4, 3, 3])], "no text encoder"),

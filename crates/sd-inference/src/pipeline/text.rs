@@ -23,8 +23,17 @@ const CACHED_BYTES: usize = 64 << 20;
 pub(crate) struct TextEncoders {
     encoders: Vec<TextEncoder>,
     embeddings: Arc<Embeddings>,
-    force_zeros_for_empty_prompt: bool,
+    manner: Manner,
     cache: Mutex<Cache<TextKey, EncodedText>>,
+}
+
+/// How a family uses its encoders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Manner {
+    /// As SDXL: the states before the last layer, without a norm, and the last encoder's pooled state.
+    pub(super) pooled: bool,
+    /// Whether no negative prompt means zeros instead of an empty one.
+    pub(super) force_zeros_for_empty_prompt: bool,
 }
 
 struct TextEncoder {
@@ -47,7 +56,7 @@ enum Tokens {
 pub(super) struct TextChange {
     encoders: Vec<(&'static str, Arc<Tokens>, ClipTextConfig, Layers)>,
     embeddings: Arc<Embeddings>,
-    force_zeros_for_empty_prompt: bool,
+    manner: Manner,
 }
 
 /// The states that a prompt gives.
@@ -55,7 +64,7 @@ pub(super) struct TextChange {
 pub(crate) struct TextConditioning {
     /// `(1, tokens, cross_attention_dim)`.
     pub(crate) states: Tensor,
-    /// `(1, projection_dim)` where the model has two encoders.
+    /// `(1, projection_dim)` in the manner of SDXL.
     pub(crate) pooled: Option<Tensor>,
     /// Tokens of the prompt that the encoder had no room for.
     pub(crate) dropped_tokens: usize,
@@ -90,12 +99,14 @@ struct EncodedText {
 
 impl TextEncoders {
     /// Also returns notes about textual inversions that were left out.
-    pub(super) fn load(
-        opened: &Opened<'_>,
-        force_zeros_for_empty_prompt: bool,
-    ) -> Result<(Self, Vec<String>)> {
-        let mut encoders = vec![TextEncoder::load(opened, "text_encoder", "tokenizer")?];
-        if opened.contains("text_encoder_2/config.json") {
+    pub(super) fn load(opened: &Opened<'_>, manner: Manner) -> Result<(Self, Vec<String>)> {
+        let second = opened.contains("text_encoder_2/config.json");
+        let mut encoders = Vec::new();
+        // The refiner of SDXL has only the second.
+        if !second || opened.contains("text_encoder/config.json") {
+            encoders.push(TextEncoder::load(opened, "text_encoder", "tokenizer")?);
+        }
+        if second {
             encoders.push(TextEncoder::load(opened, "text_encoder_2", "tokenizer_2")?);
         }
         let widths: Vec<usize> = encoders.iter().map(TextEncoder::width).collect();
@@ -110,7 +121,7 @@ impl TextEncoders {
             Embeddings::load(&options.embeddings, options.embeddings_dir.as_deref(), &fit)?;
         let cache = Mutex::new(Cache::new(CACHED_TEXTS, CACHED_BYTES));
         let embeddings = Arc::new(embeddings);
-        Ok((Self { encoders, embeddings, force_zeros_for_empty_prompt, cache }, notes))
+        Ok((Self { encoders, embeddings, manner, cache }, notes))
     }
 
     /// The models, in their order.
@@ -128,9 +139,7 @@ impl TextEncoders {
             (*folder, Arc::clone(tokens), model.config().clone(), model.layers().with(patch))
         };
         let encoders = self.with(patches).map(change).collect();
-        let embeddings = Arc::clone(&self.embeddings);
-        let force_zeros_for_empty_prompt = self.force_zeros_for_empty_prompt;
-        Some(TextChange { encoders, embeddings, force_zeros_for_empty_prompt })
+        Some(TextChange { encoders, embeddings: Arc::clone(&self.embeddings), manner: self.manner })
     }
 
     /// The values of all weights that `patches` change.
@@ -148,6 +157,13 @@ impl TextEncoders {
         self.encoders.iter().map(TextEncoder::width).sum()
     }
 
+    /// The width of the pooled state, where the model uses it.
+    pub(super) fn pooled_width(&self) -> Option<usize> {
+        let config = self.encoders.last()?.model.config();
+        let width = if config.has_projection() { config.projection_dim } else { config.hidden_size };
+        self.manner.pooled.then_some(width)
+    }
+
     /// How many encoders there are.
     pub(crate) fn count(&self) -> usize {
         self.encoders.len()
@@ -162,7 +178,7 @@ impl TextEncoders {
     pub(crate) fn max_clip_skip(&self) -> usize {
         let layers =
             self.encoders.iter().map(|encoder| encoder.model.config().num_hidden_layers).min().unwrap_or(1);
-        layers.saturating_sub(if self.encoders.len() > 1 { 2 } else { 1 })
+        layers.saturating_sub(if self.manner.pooled { 2 } else { 1 })
     }
 
     /// Forgets all encoded texts. To be called when the encoders' weights change.
@@ -173,8 +189,8 @@ impl TextEncoders {
     /// Encodes the texts of one image: what it should show, and with guidance what it is pushed away from. Both come out
     /// equally long.
     ///
-    /// With one encoder the states are its last after the final norm; with two, the last but one of both, side by side,
-    /// and the second encoder's pooled state.
+    /// The states are the encoder's last after the final norm; in the [`Manner`] of SDXL the last but one of all
+    /// encoders, side by side, and the last encoder's pooled state.
     ///
     /// References: `StableDiffusionPipeline.encode_prompt`, `StableDiffusionXLPipeline.encode_prompt`.
     pub(crate) fn encode(
@@ -189,7 +205,8 @@ impl TextEncoders {
         };
         let positive = encode(&texts.positive)?;
         // Without a text, some models want zeros instead of an empty prompt.
-        let zeros = texts.negative.is_none() && self.force_zeros_for_empty_prompt && self.count() > 1;
+        let Manner { pooled, force_zeros_for_empty_prompt } = self.manner;
+        let zeros = texts.negative.is_none() && force_zeros_for_empty_prompt && pooled;
         let negative = match &texts.negative {
             _ if !guided || zeros => None,
             Some(fields) => Some(encode(fields)?),
@@ -227,7 +244,7 @@ impl TextEncoders {
         }
         Ok(TextConditioning {
             states: Tensor::cat(&joined, D::Minus1)?,
-            pooled: texts.last().filter(|_| self.count() > 1).map(|text| text.pooled.clone()),
+            pooled: texts.last().filter(|_| self.manner.pooled).map(|text| text.pooled.clone()),
             dropped_tokens: texts.iter().map(|text| text.dropped).max().unwrap_or(0),
         })
     }
@@ -309,10 +326,10 @@ impl TextEncoders {
             replacements.push(Replacement { row: 0, position: position + 1, vectors });
         }
         let output = model.forward_replaced(&[tokens.frame(chunk.ids.clone())], &replacements)?;
-        let states = match (self.count(), clip_skip) {
-            (1, 0) => output.last_hidden_state.clone(),
-            (1, skip) => model.final_layer_norm(from_end(&output, skip))?,
-            (_, skip) => from_end(&output, skip + 1).clone(),
+        let states = match (self.manner.pooled, clip_skip) {
+            (false, 0) => output.last_hidden_state.clone(),
+            (false, skip) => model.final_layer_norm(from_end(&output, skip))?,
+            (true, skip) => from_end(&output, skip + 1).clone(),
         };
         Ok((weighted(&states, &chunk.weights)?, output.pooled))
     }
@@ -362,9 +379,9 @@ impl TextChange {
             Ok(TextEncoder { folder, tokens, model })
         };
         let encoders = self.encoders.into_iter().map(load).collect::<Result<_>>()?;
-        let Self { embeddings, force_zeros_for_empty_prompt, .. } = self;
+        let Self { embeddings, manner, .. } = self;
         let cache = Mutex::new(Cache::new(CACHED_TEXTS, CACHED_BYTES));
-        Ok(TextEncoders { encoders, embeddings, force_zeros_for_empty_prompt, cache })
+        Ok(TextEncoders { encoders, embeddings, manner, cache })
     }
 }
 

@@ -201,6 +201,11 @@ impl SchedulerConfig {
         source.alphas_cumprod()
     }
 
+    /// How many timesteps the model was trained on, as the reference's pipelines read it.
+    pub(crate) fn train_timesteps(&self) -> usize {
+        self.num_train_timesteps.unwrap_or(1000)
+    }
+
     /// Betas are a matter of the model, so their defaults are those of the model's own class.
     fn beta_defaults(&self) -> (f64, f64, BetaSchedule) {
         match self.class_name.as_deref() {

@@ -1,5 +1,5 @@
-//! Single-file checkpoints in the original naming: Stable Diffusion 1.x, 2.x and XL, and what was made from them for
-//! inpainting. What a file is, its tensors tell: names and shapes, never the name of the file.
+//! Single-file checkpoints in the original naming: Stable Diffusion 1.x, 2.x, XL and its refiner, and what was made from
+//! them for inpainting. What a file is, its tensors tell: names and shapes, never the name of the file.
 //!
 //! A file is presented as a folder in the diffusers layout ([`ModelFiles::Assembled`]): its tensors under other names,
 //! in place, and the family's configurations, which it does not carry. Reference:
@@ -164,6 +164,7 @@ fn text_tensors(
 ) -> Result<TensorIndex> {
     let (plain, open) = match (family, folder) {
         (Family::Sdxl, "text_encoder_2") => ("", "conditioner.embedders.1.model."),
+        (Family::SdxlRefiner, _) => ("", "conditioner.embedders.0.model."),
         (Family::Sdxl, _) => ("conditioner.embedders.0.transformer.", ""),
         _ => ("cond_stage_model.transformer.", "cond_stage_model.model."),
     };
@@ -244,12 +245,11 @@ pub(crate) fn recognise(index: &TensorIndex, name: &str) -> Result<Recognised> {
 
 fn family(index: &TensorIndex) -> Result<Family, String> {
     let any = |prefix: &str| index.iter().any(|(name, _)| name.starts_with(prefix));
-    let refiner = "it is the refiner of SDXL, which is not implemented";
     if any("conditioner.embedders.1.") || any("conditioner.embedders.0.transformer.") {
         return Ok(Family::Sdxl);
     }
     if any("conditioner.embedders.0.model.") {
-        return Err(refiner.into());
+        return Ok(Family::SdxlRefiner);
     }
     if any("cond_stage_model.model.") {
         return Ok(Family::Sd2);
@@ -266,10 +266,10 @@ fn family(index: &TensorIndex) -> Result<Family, String> {
         Some(768) => Ok(Family::Sd1),
         Some(1024) => Ok(Family::Sd2),
         Some(2048) => Ok(Family::Sdxl),
-        Some(1280) => Err(refiner.into()),
+        Some(1280) => Ok(Family::SdxlRefiner),
         other => Err(format!(
             "it holds no text encoder, and its cross-attention reads states of width {other:?}; SD 1.x has 768, SD 2.x \
-             1024, SDXL 2048"
+             1024, SDXL 2048, its refiner 1280"
         )),
     }
 }
