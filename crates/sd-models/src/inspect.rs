@@ -122,7 +122,7 @@ fn part<'a>(name: &str, locations: impl Iterator<Item = &'a Location>) -> Part {
 }
 
 /// The family whose cross-attention reads states of this width.
-fn family_of_width(width: usize) -> Option<Family> {
+pub(crate) fn family_of_width(width: usize) -> Option<Family> {
     match width {
         768 => Some(Family::Sd1),
         1024 => Some(Family::Sd2),

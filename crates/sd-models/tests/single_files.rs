@@ -191,6 +191,46 @@ fn family_inpainting_and_prediction_are_told_from_the_tensors() {
     }
 }
 
+/// A UNet alone, in each naming and from a whole model: the same tensors.
+#[test]
+fn a_unet_is_taken_from_files_in_any_naming() {
+    for family in FAMILIES {
+        let folder = tempfile::tempdir().unwrap();
+        let base = || config_folder(family).unwrap();
+        let whole = spelt::single_file(family, None);
+        let prefix = "model.diffusion_model.";
+        let bare: BTreeMap<_, _> = whole
+            .iter()
+            .filter_map(|(name, values)| Some((name.strip_prefix(prefix)?.to_owned(), values.clone())))
+            .collect();
+        let own = spelt::tensors(&spelt::model(family).join("unet"));
+        let path = folder.path().join("unet.safetensors");
+        for tensors in [&own, &bare, &whole] {
+            std::fs::write(&path, spelt::bytes(tensors, &[])).unwrap();
+            let files = base().with_unet(&path).unwrap();
+            let weights = weights(&files, "unet");
+            for (name, Values { shape, bytes }) in &own {
+                assert!(loaded(&weights, name, shape).unwrap() == *bytes, "{family} {name}");
+            }
+            Unet2DConditionModel::load(&weights, files.json("unet/config.json").unwrap(), "unet").unwrap();
+        }
+        let files = base().with_unet(spelt::model(family)).unwrap();
+        assert!(weights(&files, "unet").contains("conv_in.weight"));
+    }
+    let refused =
+        |model: &str, path: &Path| config_folder(model).unwrap().with_unet(path).unwrap_err().to_string();
+    let error = refused("sd15", &spelt::model("sdxl"));
+    assert!(error.contains("width 96") && error.contains("give 32"), "{error}");
+    let error =
+        refused("sd15", &spelt::fixtures().join("sd15/model/vae/diffusion_pytorch_model.safetensors"));
+    assert!(error.contains("no UNet") && error.contains("vae"), "{error}");
+    let error =
+        refused("sdxl", &spelt::fixtures().join("refiner/model/unet/diffusion_pytorch_model.safetensors"));
+    assert!(error.contains("width 64") && error.contains("give 96"), "{error}");
+    assert!(refused("sd15", Path::new("/nowhere.safetensors")).contains("no such file"));
+    assert!(refused("sd15", &spelt::fixtures()).contains("config.json"));
+}
+
 #[test]
 fn an_inpainting_file_gives_its_nine_channels() {
     let folder = tempfile::tempdir().unwrap();
