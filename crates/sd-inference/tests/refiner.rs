@@ -135,6 +135,20 @@ fn an_image_of_several_is_the_image_of_its_own_seed() {
     );
 }
 
+/// A model that takes over from itself changes nothing, to the byte, with a sampler that remembers no step.
+#[test]
+fn a_model_that_refines_itself_draws_what_it_draws_alone() {
+    for family in ["sd15", "sdxl"] {
+        let options = LoadOptions { refiner: Some(source(family)), ..LoadOptions::default() };
+        let pipeline = Pipeline::load(&source(family), &options).unwrap();
+        for sampler in ["euler_a", "ddim", "heun", "dpm2_a"] {
+            let request = GenerationRequest { sampler: Some(sampler.parse().unwrap()), ..handed(0.55) };
+            let alone = GenerationRequest { refiner: None, ..request.clone() };
+            assert!(images(&pipeline, &request) == images(&pipeline, &alone), "{family} {sampler}");
+        }
+    }
+}
+
 /// Two generations in one forward pass, one of them already with the refiner: the bytes that each gets alone.
 #[test]
 fn generations_of_two_models_advance_together() {
