@@ -165,7 +165,7 @@ impl SchedulerConfig {
             }
             Sampler::Dpm2 => Box::new(TwoStage::new(Dpm2, &plan, Clip::Never)),
             Sampler::Dpm2A => Box::new(TwoStage::new(Dpm2Ancestral, &plan, Clip::Never)),
-            Sampler::DpmppSde => Box::new(TwoStage::new(DpmppSde::default(), &plan, Clip::Never)),
+            Sampler::DpmppSde => Box::new(TwoStage::new(DpmppSde::new(&plan), &plan, Clip::Never)),
             Sampler::Dpmpp2sA => {
                 Box::new(TwoStage::new(Dpmpp2sAncestral { eta: plan.eta as f32 }, &plan, Clip::Never))
             }
