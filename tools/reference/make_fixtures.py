@@ -2,8 +2,8 @@
 
     python tools/reference/make_fixtures.py --output fixtures [--only PARTS]
 
-PARTS are noise, schedulers, solvers, sd15, sd21, sdxl, single_files, demo, preprocess, pictures, taesd, upscalers, with commas
-between them.
+PARTS are noise, schedulers, solvers, sd15, sd21, sdxl, single_files, demo, preprocess, pictures, taesd, upscalers, refiner,
+few_steps, brownian, with commas between them.
 """
 
 import argparse
@@ -14,10 +14,12 @@ from pathlib import Path
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", DIFFUSERS_VERBOSITY="error",
                   HF_HUB_DISABLE_PROGRESS_BARS="1")
 
+import brownian
 import components
 import controls
 import demo
 import families
+import few_steps
 import hires
 import inpaints
 import loras
@@ -25,6 +27,7 @@ import noise
 import pictures
 import preprocess
 import prompts
+import refiner
 import runs
 import schedulers
 import seamless
@@ -38,7 +41,7 @@ from common import deterministic
 
 # Those that read what others made come after them.
 PARTS = ["noise", "schedulers", "solvers", *families.NAMES, "single_files", "demo", "preprocess", "pictures", "taesd",
-         "upscalers"]
+         "upscalers", "refiner", "few_steps", "brownian"]
 
 
 def build_family(name, output):
@@ -87,6 +90,12 @@ def main():
             taesd.build(arguments.output)
         elif part == "upscalers":
             upscalers.build(arguments.output)
+        elif part == "brownian":
+            brownian.build(arguments.output)
+        elif part == "few_steps":
+            few_steps.build(arguments.output)
+        elif part == "refiner":
+            refiner.build(arguments.output)
         elif part == "preprocess":
             preprocess.build(arguments.output / "preprocess")
         else:

@@ -14,7 +14,7 @@ const STAGES: &[&str] = &["fmt", "clippy", "docs", "tests", "kernels", "examples
 const KERNEL_SETS: [&str; 4] = ["scalar", "avx2", "avx512", "amx-emulated"];
 
 /// The tests that compare with the reference.
-const COMPARED: [&str; 12] = [
+const COMPARED: [&str; 15] = [
     "parity",
     "runs",
     "solver_runs",
@@ -22,6 +22,9 @@ const COMPARED: [&str; 12] = [
     "inpaints",
     "seamless",
     "hires",
+    "refiner",
+    "few_steps",
+    "brownian",
     "prompts",
     "controlnet",
     "controls",

@@ -49,6 +49,8 @@ pub const CONTROL_STRENGTH: RangeInclusive<f64> = 0.0..=2.0;
 pub const CONTROL_SPAN: RangeInclusive<f64> = 0.0..=1.0;
 /// `hires.scale`.
 pub const HIRES_SCALE: RangeInclusive<f64> = 1.0..=4.0;
+/// `refiner.start`, as a share of the noise.
+pub const REFINER_START: RangeInclusive<f64> = 0.01..=0.99;
 /// `preview.every`, in steps.
 pub const PREVIEW_EVERY: RangeInclusive<u64> = 1..=150;
 /// `preview.max_side`, in pixels.

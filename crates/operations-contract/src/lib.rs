@@ -51,10 +51,10 @@ pub use job::{CancelView, ImageView, JobId, JobList, JobProgress, JobState, JobV
 pub use model::{Feature, ModelCapabilities, ModelList, ModelState, ModelView};
 pub use names::{
     ImageFormat, OperationKind, Preprocessor, PreviewMethod, Priority, RngKind, Sampler, Schedule,
-    UnknownName, Upscaler,
+    TimestepSpacing, UnknownName, Upscaler,
 };
 pub use operation::{Operation, ParsedOperation};
 pub use request::{
     Common, Control, Extend, GuidanceInterval, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora,
-    Output, Preview, Tiling,
+    Output, Preview, Refiner, Tiling,
 };

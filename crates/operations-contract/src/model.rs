@@ -17,6 +17,10 @@ pub enum Feature {
     Tiling,
     /// `hires`
     Hires,
+    /// `refiner`
+    Refiner,
+    /// `timestep_spacing`
+    TimestepSpacing,
     /// `clip_skip` above 0
     ClipSkip,
     /// `prompt_weighting`

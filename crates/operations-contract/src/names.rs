@@ -216,6 +216,18 @@ names! {
 }
 
 names! {
+    /// How a sampler lays its steps over the timesteps of the training.
+    TimestepSpacing, "timestep spacing" {
+        /// Even, both ends among them.
+        Linspace = "linspace",
+        /// Even, counted from the lowest.
+        Leading = "leading",
+        /// Even, counted from the highest: what models for few steps were distilled with.
+        Trailing = "trailing",
+    }
+}
+
+names! {
     /// What a second pass enlarges.
     Upscaler, "upscaler" {
         /// The latents, bilinearly: soft.

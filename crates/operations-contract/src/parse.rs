@@ -6,7 +6,7 @@ use crate::image_data::ImageData;
 use crate::names::Preprocessor;
 use crate::request::{
     Common, Control, Extend, GuidanceInterval, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora,
-    Output, Preview, Tiling,
+    Output, Preview, Refiner, Tiling,
 };
 
 pub(crate) fn generation(fields: &mut Fields<'_>) -> ImageGeneration {
@@ -58,6 +58,7 @@ fn common(fields: &mut Fields<'_>) -> Common {
         seed: fields.u64("seed", 0..=u64::MAX),
         sampler: fields.name("sampler"),
         schedule: fields.name("schedule"),
+        timestep_spacing: fields.name("timestep_spacing"),
         eta: fields.number("eta"),
         num_images: fields.u32("num_images", bounds::NUM_IMAGES).unwrap_or(default.num_images),
         clip_skip: fields.u32("clip_skip", bounds::CLIP_SKIP).unwrap_or(default.clip_skip),
@@ -68,6 +69,7 @@ fn common(fields: &mut Fields<'_>) -> Common {
         guess_mode: fields.flag("guess_mode").unwrap_or(default.guess_mode),
         tiling: fields.object("tiling", tiling).unwrap_or_default(),
         hires: fields.object("hires", hires),
+        refiner: fields.object("refiner", refiner),
         preview: fields.object("preview", preview),
         output: fields.object("output", output).unwrap_or_default(),
         priority: fields.name("priority").unwrap_or(default.priority),
@@ -145,6 +147,10 @@ fn hires(fields: &mut Fields<'_>) -> Hires {
         strength: fields.number("strength").unwrap_or(default.strength),
         steps: fields.u32("steps", bounds::STEPS),
     }
+}
+
+fn refiner(fields: &mut Fields<'_>) -> Refiner {
+    Refiner { start: fields.number("start").unwrap_or(Refiner::default().start) }
 }
 
 fn preview(fields: &mut Fields<'_>) -> Preview {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::image_data::ImageData;
 use crate::names::{
-    ImageFormat, Preprocessor, PreviewMethod, Priority, RngKind, Sampler, Schedule, Upscaler,
+    ImageFormat, Preprocessor, PreviewMethod, Priority, RngKind, Sampler, Schedule, TimestepSpacing, Upscaler,
 };
 
 /// The fields that every operation has. `None` means "as the model has it".
@@ -50,6 +50,9 @@ pub struct Common {
     /// How noise levels are spread.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// How the solver lays its steps over the timesteps of the training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestep_spacing: Option<TimestepSpacing>,
     /// How much fresh noise the solver mixes in, for those that take it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta: Option<f64>,
@@ -78,6 +81,9 @@ pub struct Common {
     /// A second pass over a larger picture; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hires: Option<Hires>,
+    /// When the worker's refiner takes over; absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refiner: Option<Refiner>,
     /// Pictures on the way; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preview: Option<Preview>,
@@ -113,6 +119,7 @@ impl Default for Common {
             seed: None,
             sampler: None,
             schedule: None,
+            timestep_spacing: None,
             eta: None,
             num_images: 1,
             clip_skip: 0,
@@ -123,6 +130,7 @@ impl Default for Common {
             guess_mode: false,
             tiling: Tiling::default(),
             hires: None,
+            refiner: None,
             preview: None,
             output: Output::default(),
             priority: Priority::Normal,
@@ -293,6 +301,19 @@ pub struct Hires {
 impl Default for Hires {
     fn default() -> Self {
         Self { scale: 2.0, upscaler: Upscaler::Latent, strength: 0.7, steps: None }
+    }
+}
+
+/// A second model that takes over late in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Refiner {
+    /// After which share of the noise, counted in timesteps of the training.
+    pub start: f64,
+}
+
+impl Default for Refiner {
+    fn default() -> Self {
+        Self { start: 0.8 }
     }
 }
 

@@ -84,6 +84,9 @@ fn common(common: &Common, faults: &mut Faults) {
             faults.whole("hires.steps", steps.into(), bounds::STEPS);
         }
     }
+    if let Some(refiner) = common.refiner {
+        faults.number("refiner.start", refiner.start, bounds::REFINER_START);
+    }
     if common.guess_mode && common.control.is_empty() {
         faults.push(
             FieldError::new("guess_mode", "is about control images, and there is none").with_value(true),

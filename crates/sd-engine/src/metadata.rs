@@ -72,12 +72,14 @@ fn parameters_line(
     pair("CFG rescale", common.guidance_rescale.map(|rescale| rescale.to_string()));
     let interval = common.guidance_interval.map(|interval| format!("{}-{}", interval.start, interval.end));
     pair("CFG interval", interval);
+    pair("Timestep spacing", common.timestep_spacing.map(|spacing| spacing.to_string()));
     pair("Eta", common.eta.map(|eta| eta.to_string()));
     pair("Seed", Some(seed.to_string()));
     pair("Size", common.width.zip(common.height).map(|(width, height)| format!("{width}x{height}")));
     pair("Model", common.model.clone());
     pair("Denoising strength", strength(operation).map(|strength| strength.to_string()));
     pair("Clip skip", Some(common.clip_skip).filter(|skip| *skip > 0).map(|skip| (skip + 1).to_string()));
+    pair("Refiner switch at", common.refiner.map(|refiner| refiner.start.to_string()));
     pair("Tiling", tiling_label(common.tiling).map(str::to_owned));
     for (key, value) in circumstances {
         pair(key, Some(value.clone()));

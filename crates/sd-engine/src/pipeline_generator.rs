@@ -54,9 +54,10 @@ pub fn pipeline_capabilities(info: &PipelineInfo, names: PipelineNames) -> Model
     let base = ModelCapabilities::text_to_image(id, info.family);
     ModelCapabilities {
         aliases,
-        operations: match info.inpainting {
-            true => vec![OperationKind::ImageInpaint],
-            false => OperationKind::ALL.to_vec(),
+        operations: match (info.inpainting, info.refines) {
+            (true, _) => vec![OperationKind::ImageInpaint],
+            (false, true) => vec![OperationKind::ImageTransform, OperationKind::ImageInpaint],
+            (false, false) => OperationKind::ALL.to_vec(),
         },
         default_width: info.default_width as u32,
         default_height: info.default_height as u32,
@@ -94,9 +95,11 @@ pub fn pipeline_capabilities(info: &PipelineInfo, names: PipelineNames) -> Model
             Feature::GuidanceRescale,
             Feature::GuidanceInterval,
             Feature::Eta,
+            Feature::TimestepSpacing,
         ]
         .into_iter()
         .chain((info.text_encoders > 1).then_some(Feature::Prompt2))
+        .chain(info.refiner.then_some(Feature::Refiner))
         .chain((!controls.is_empty()).then_some(Feature::Control))
         .chain((!loras.is_empty()).then_some(Feature::Loras))
         .collect(),
@@ -207,6 +210,7 @@ impl Generator for PipelineGenerator {
             seed: task.seed,
             sampler: own("sampler", task.sampler, info.default_sampler)?,
             schedule: own("schedule", task.schedule, info.default_schedule)?,
+            timestep_spacing: task.timestep_spacing.as_ref().and_then(named),
             eta: task.eta,
             num_images: task.num_images as usize,
             rng: match task.rng {
@@ -227,6 +231,7 @@ impl Generator for PipelineGenerator {
                 strength: hires.strength,
                 steps: hires.steps.map(|steps| steps as usize),
             }),
+            refiner: task.refiner.map(|refiner| sd_inference::Refiner { start: refiner.start }),
             seamless: Seamless { x: task.tiling.x, y: task.tiling.y },
             init,
             controls,
@@ -378,6 +383,13 @@ mod tests {
         for own in schedulers::Sampler::ALL {
             let sampler: Sampler = named(own).unwrap();
             assert_eq!(sampler.takes_eta(), own.takes_eta(), "{own}");
+        }
+    }
+
+    #[test]
+    fn every_spacing_of_the_contract_is_one_of_the_pipeline() {
+        for spacing in operations_contract::TimestepSpacing::ALL {
+            assert!(named::<_, schedulers::TimestepSpacing>(spacing).is_some(), "{spacing}");
         }
     }
 

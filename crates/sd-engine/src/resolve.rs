@@ -88,6 +88,8 @@ pub(crate) fn objections(operation: &Operation, model: &ModelCapabilities) -> Ob
         ("guess_mode", common.guess_mode, Feature::Control),
         ("tiling", !common.tiling.is_off(), Feature::Tiling),
         ("hires", common.hires.is_some(), Feature::Hires),
+        ("refiner", common.refiner.is_some(), Feature::Refiner),
+        ("timestep_spacing", common.timestep_spacing.is_some(), Feature::TimestepSpacing),
         ("clip_skip", common.clip_skip > 0, Feature::ClipSkip),
         ("prompt_weighting", common.prompt_weighting == Some(true), Feature::PromptWeighting),
         ("negative_prompt", !common.negative_prompt.is_empty(), Feature::NegativePrompt),
@@ -101,6 +103,9 @@ pub(crate) fn objections(operation: &Operation, model: &ModelCapabilities) -> Ob
     if common.hires.is_some() && matches!(operation, Operation::ImageInpaint(_)) {
         let message = "is not possible together with a mask";
         unsupported.push(FieldError::new("hires", message));
+    }
+    if common.hires.is_some() && common.refiner.is_some() {
+        unsupported.push(FieldError::new("refiner", "is not possible together with hires"));
     }
     for (field, wanted, feature) in needs {
         if wanted && !model.has(feature) {
@@ -198,6 +203,7 @@ pub(crate) fn resolve(
         seed: *common.seed.get_or_insert_with(draw_seed),
         sampler: *common.sampler.get_or_insert(model.default_sampler),
         schedule: *common.schedule.get_or_insert(model.default_schedule),
+        timestep_spacing: common.timestep_spacing,
         eta: common.eta,
         num_images: common.num_images,
         clip_skip: common.clip_skip,
@@ -208,6 +214,7 @@ pub(crate) fn resolve(
         guess_mode: common.guess_mode,
         tiling: common.tiling,
         hires: common.hires,
+        refiner: common.refiner,
         preview: common.preview,
         source,
     };

@@ -1,6 +1,8 @@
 //! A request as a generator gets it: everything decided, nothing optional that the model has an opinion about.
 
-use operations_contract::{GuidanceInterval, Hires, Lora, Preview, RngKind, Sampler, Schedule, Tiling};
+use operations_contract::{
+    GuidanceInterval, Hires, Lora, Preview, Refiner, RngKind, Sampler, Schedule, Tiling, TimestepSpacing,
+};
 
 use crate::picture::{Mask, Picture};
 
@@ -35,6 +37,8 @@ pub struct GenerationTask {
     pub sampler: Sampler,
     /// How noise levels are spread.
     pub schedule: Schedule,
+    /// How the solver lays its steps over the timesteps of the training; absent: as the model has it.
+    pub timestep_spacing: Option<TimestepSpacing>,
     /// How much fresh noise the solver mixes in; absent: as it does unasked.
     pub eta: Option<f64>,
     /// How many images.
@@ -55,6 +59,8 @@ pub struct GenerationTask {
     pub tiling: Tiling,
     /// A second pass over a larger picture.
     pub hires: Option<Hires>,
+    /// When a second model takes over.
+    pub refiner: Option<Refiner>,
     /// Pictures on the way.
     pub preview: Option<Preview>,
     /// What to start from.

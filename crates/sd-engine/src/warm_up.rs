@@ -53,6 +53,7 @@ fn task(model: &ModelCapabilities) -> Result<GenerationTask, GeneratorError> {
         seed: 0,
         sampler: model.default_sampler,
         schedule: model.default_schedule,
+        timestep_spacing: None,
         eta: None,
         num_images: 1,
         clip_skip: 0,
@@ -63,6 +64,7 @@ fn task(model: &ModelCapabilities) -> Result<GenerationTask, GeneratorError> {
         guess_mode: false,
         tiling: Tiling::default(),
         hires: None,
+        refiner: None,
         preview: None,
         source,
     })

@@ -120,7 +120,7 @@ fn predict_together(model: &Parts, together: &[&Rows]) -> Result<Vec<Tensor>> {
             true => None,
             false => Some(AddedCondition {
                 text_embeds: cat(added.iter().map(|added| &added.text_embeds).collect())?,
-                time_ids: added.iter().flat_map(|added| added.time_ids.iter().copied()).collect(),
+                time_ids: added.iter().flat_map(|added| added.time_ids.iter().cloned()).collect(),
             }),
         },
         guidance_scales: together.iter().flat_map(|rows| rows.guidance_scales.iter().copied()).collect(),

@@ -9,6 +9,10 @@ use crate::pipeline::{Parts, Reading, TextConditioning};
 use crate::prompt::Texts;
 use crate::{Error, GenerationRequest, Result};
 
+/// What a refiner is told of the picture's beauty, of 10, and what it is to keep away from: the reference's defaults.
+const AESTHETIC_SCORE: f64 = 6.0;
+const NEGATIVE_AESTHETIC_SCORE: f64 = 2.5;
+
 /// What the UNet is conditioned on for some images in a row: the negative half first, if there is guidance.
 pub(crate) struct Condition {
     /// Which of the images.
@@ -16,6 +20,8 @@ pub(crate) struct Condition {
     pub(crate) states: Tensor,
     pub(crate) added: Option<AddedCondition>,
     pub(crate) guided: bool,
+    /// Whether it is told how beautiful the picture is in place of how large.
+    scored: bool,
 }
 
 /// What the text encoders make of a request's prompts.
@@ -75,6 +81,16 @@ pub(crate) fn conditions(
     size: [usize; 2],
 ) -> Result<(Vec<Condition>, Vec<String>)> {
     check(parts, request)?;
+    encoded(parts, request, guided, size)
+}
+
+/// As [`conditions`], for a model that takes over from the request's own: of two prompts it reads as many as it can.
+pub(crate) fn encoded(
+    parts: &Parts,
+    request: &GenerationRequest,
+    guided: bool,
+    size: [usize; 2],
+) -> Result<(Vec<Condition>, Vec<String>)> {
     let mut notes = Vec::new();
     let mut rows: Vec<Vec<Encoded>> = Vec::new();
     for image in 0..request.num_images {
@@ -100,7 +116,7 @@ pub(crate) fn conditions(
     for row in rows {
         let images = first..first + row.len();
         first = images.end;
-        conditions.push(Condition::new(&row, images, size)?);
+        conditions.push(Condition::new(&row, images, size, parts.info.refines)?);
     }
     Ok((conditions, notes))
 }
@@ -121,7 +137,7 @@ fn check(parts: &Parts, request: &GenerationRequest) -> Result<()> {
 }
 
 impl Condition {
-    fn new(row: &[Encoded], images: Range<usize>, [width, height]: [usize; 2]) -> Result<Self> {
+    fn new(row: &[Encoded], images: Range<usize>, [width, height]: [usize; 2], scored: bool) -> Result<Self> {
         let negative = row.iter().filter_map(|encoded| encoded.negative.as_ref());
         let all: Vec<_> = negative.chain(row.iter().map(|encoded| &encoded.positive)).collect();
         let states: Vec<_> = all.iter().map(|text| &text.states).collect();
@@ -129,12 +145,12 @@ impl Condition {
         let added = match pooled.is_empty() {
             true => None,
             false => Some(AddedCondition {
-                time_ids: vec![[0.0; 6]; pooled.len()],
+                time_ids: vec![Vec::new(); pooled.len()],
                 text_embeds: Tensor::cat(&pooled, 0)?,
             }),
         };
         let guided = row.iter().any(|encoded| encoded.negative.is_some());
-        let mut condition = Self { images, states: Tensor::cat(&states, 0)?, added, guided };
+        let mut condition = Self { images, states: Tensor::cat(&states, 0)?, added, guided, scored };
         condition.resize(width, height);
         Ok(condition)
     }
@@ -155,10 +171,17 @@ impl Condition {
 
     /// Tells the size of the picture, to models that want to know it.
     pub(crate) fn resize(&mut self, width: usize, height: usize) {
-        // Original size, crop corner, target size: the picture is whole and as large as it was asked for.
         let (width, height) = (width as f64, height as f64);
-        if let Some(added) = &mut self.added {
-            added.time_ids.fill([height, width, 0.0, 0.0, height, width]);
+        let negative = if self.guided { self.images.len() } else { 0 };
+        let Some(added) = &mut self.added else { return };
+        for (row, ids) in added.time_ids.iter_mut().enumerate() {
+            // Original size and crop corner: the picture is whole and as large as it was asked for.
+            *ids = vec![height, width, 0.0, 0.0];
+            match self.scored {
+                true if row < negative => ids.push(NEGATIVE_AESTHETIC_SCORE),
+                true => ids.push(AESTHETIC_SCORE),
+                false => ids.extend([height, width]),
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One request on its way to images: a value that is advanced step by step.
 
 mod hires;
+mod refine;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ use crate::{Error, GenerationRequest, Result};
 
 use hires::SecondPass;
 pub use hires::{Hires, Upscaler};
+pub use refine::Refiner;
+use refine::{FirstPass, HandOver};
 
 /// A generation in progress. Everything that belongs to it alone is in here: latents, sampler state, noise.
 ///
@@ -45,8 +48,12 @@ pub struct Generation {
     first: usize,
     /// The sampler's step that comes next.
     next: usize,
+    /// The steps of this pass that another model took.
+    before: usize,
     /// The steps of an earlier pass.
     taken: usize,
+    /// The model that takes over in this pass.
+    refiner: Option<Box<HandOver>>,
     /// The pass that follows this one.
     second: Option<Box<SecondPass>>,
     seed: u64,
@@ -144,6 +151,9 @@ impl Generation {
             let limit = "a picture with a mask: the model was made for inpainting";
             return Err(invalid("init", "without a mask", limit));
         }
+        if info.refines && request.init.is_none() {
+            return Err(invalid("init", "none", "a picture: the model refines pictures"));
+        }
         let guided = guidance.is_wanted();
         let batch = request.num_images.saturating_mul(if guided { 2 } else { 1 });
         Controls::check(&parts, &request.controls)?;
@@ -163,12 +173,19 @@ impl Generation {
             taken => scheduler.step_after(steps - taken),
         };
         let second = match request.hires {
-            Some(hires) => Some(Box::new(hires.plan(&parts, request, work, options)?)),
+            Some(hires) => Some(Box::new(hires.plan(&parts, request, work, options.clone())?)),
             None => None,
         };
 
         let start = Instant::now();
         let (conditions, mut notes) = condition::conditions(&parts, request, guided, [width, height])?;
+        let refiner = match &request.refiner {
+            Some(refiner) => {
+                let pass = FirstPass { work, options, scheduler: scheduler.as_ref(), first, guided };
+                refiner.plan(&parts, request, pass, &mut notes)?.map(Box::new)
+            }
+            None => None,
+        };
         if let Some(init) = request.init.as_ref().filter(|init| taken == 0 && init.strength > 0.0) {
             let strength = init.strength;
             notes.push(format!(
@@ -226,7 +243,9 @@ impl Generation {
             controls,
             first,
             next: first,
+            before: 0,
             taken: 0,
+            refiner,
             second,
             seed: request.seed,
             rng: request.rng,
@@ -254,6 +273,9 @@ impl Generation {
 
     /// What the next step asks of the UNet, if there is one.
     pub(crate) fn ask(&mut self) -> Result<Option<Vec<Rows>>> {
+        if let Some(refiner) = self.refiner.take_if(|refiner| refiner.is_due(self.next)) {
+            self.hand_over(*refiner);
+        }
         if self.next == self.scheduler.steps() {
             match self.second.take() {
                 Some(second) => self.enlarge(*second)?,
@@ -275,9 +297,10 @@ impl Generation {
             false => condition.positive()?,
         };
         let timestep = self.scheduler.timesteps()[self.next];
+        let (taken, total) = self.in_pass();
         let control = self.controls.residuals(&Moment {
-            taken: self.next - self.first,
-            total: self.scheduler.steps() - self.first,
+            taken,
+            total,
             timestep,
             latents: &latents,
             states: &states,
@@ -301,7 +324,17 @@ impl Generation {
 
     /// Whether the next step is asked with and without the prompt.
     fn guidance_counts(&self) -> bool {
-        self.guidance.counts_at(self.next - self.first, self.scheduler.steps() - self.first)
+        let (taken, total) = self.in_pass();
+        self.guidance.counts_at(taken, total)
+    }
+
+    /// How many steps of this pass have been taken, and how many it has.
+    fn in_pass(&self) -> (usize, usize) {
+        let left = match &self.refiner {
+            Some(refiner) => refiner.total(self.first),
+            None => self.scheduler.steps() - self.first,
+        };
+        (self.before + self.next - self.first, self.before + left)
     }
 
     /// Takes the step that [asked](Self::ask) for these answers.
@@ -411,12 +444,12 @@ impl Generation {
     /// How many steps the whole generation takes, counted as in [`Step`].
     pub fn total_steps(&self) -> usize {
         let second = self.second.as_ref().map_or(0, |second| second.scheduler.steps() - second.first);
-        self.taken + self.scheduler.steps() - self.first + second
+        self.taken + self.in_pass().1 + second
     }
 
     /// How many have been taken.
     pub fn steps_taken(&self) -> usize {
-        self.taken + self.next - self.first
+        self.taken + self.in_pass().0
     }
 
     /// Width and height of the images in pixels.

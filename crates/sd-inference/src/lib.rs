@@ -45,7 +45,7 @@ pub use candle_core::{DType, Device};
 pub use condition::PromptStates;
 pub use control::{Control, ControlNet, preprocess};
 pub use error::{Error, Result};
-pub use generation::{Finished, Generation, Hires, Step, Timings, Upscaler};
+pub use generation::{Finished, Generation, Hires, Refiner, Step, Timings, Upscaler};
 pub use guidance::GuidanceInterval;
 pub use init::InitImage;
 pub use outpaint::Extend;

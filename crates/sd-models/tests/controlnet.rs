@@ -62,7 +62,7 @@ impl Case {
     fn added(&self) -> Option<AddedCondition> {
         let text_embeds = self.tensors.get("text_embeds")?.clone();
         let ids = self.tensors["time_ids"].to_vec2::<f32>().unwrap();
-        let time_ids = ids.iter().map(|row| std::array::from_fn(|i| f64::from(row[i]))).collect();
+        let time_ids = ids.iter().map(|row| row.iter().map(|id| f64::from(*id)).collect()).collect();
         Some(AddedCondition { text_embeds, time_ids })
     }
 

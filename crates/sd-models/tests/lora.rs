@@ -76,7 +76,7 @@ impl Model {
         let input = |part: &str| &inputs[&format!("unet/single/{part}")];
         let added = inputs.get("unet/single/text_embeds").map(|text_embeds| {
             let ids = input("time_ids").to_vec2::<f32>().unwrap();
-            let time_ids = ids.iter().map(|row| std::array::from_fn(|i| f64::from(row[i]))).collect();
+            let time_ids = ids.iter().map(|row| row.iter().map(|id| f64::from(*id)).collect()).collect();
             AddedCondition { text_embeds: text_embeds.clone(), time_ids }
         });
         let timestep = f64::from(input("timestep").to_vec1::<f32>().unwrap()[0]);

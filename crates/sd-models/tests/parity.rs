@@ -128,7 +128,7 @@ fn the_unet_predicts_what_the_reference_predicts() {
                 input("timestep").to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect();
             let added = family.tensors.get(&format!("unet/{case}/text_embeds")).map(|text_embeds| {
                 let ids = input("time_ids").to_vec2::<f32>().unwrap();
-                let time_ids = ids.iter().map(|row| std::array::from_fn(|i| f64::from(row[i]))).collect();
+                let time_ids = ids.iter().map(|row| row.iter().map(|id| f64::from(*id)).collect()).collect();
                 AddedCondition { text_embeds: text_embeds.clone(), time_ids }
             });
             let output = unet.forward(input("sample"), &timesteps, input("context"), added.as_ref()).unwrap();
@@ -185,7 +185,7 @@ fn a_batch_equals_its_samples_one_by_one() {
                 text_embeds: text_embeds.narrow(0, from, count).unwrap(),
                 time_ids: input("time_ids").to_vec2::<f32>().unwrap()[from..from + count]
                     .iter()
-                    .map(|row| std::array::from_fn(|i| f64::from(row[i])))
+                    .map(|row| row.iter().map(|id| f64::from(*id)).collect())
                     .collect(),
             })
         };

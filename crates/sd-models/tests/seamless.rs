@@ -76,7 +76,7 @@ fn the_unet_does_not_know_where_a_picture_begins() {
         let pooled = config.projection_class_embeddings_input_dim.zip(config.addition_time_embed_dim);
         let added = pooled.map(|(width, time)| AddedCondition {
             text_embeds: noise((1, 1, 1, width - 6 * time)).reshape((1, width - 6 * time)).unwrap(),
-            time_ids: vec![[64.0, 64.0, 0.0, 0.0, 64.0, 64.0]],
+            time_ids: vec![vec![64.0, 64.0, 0.0, 0.0, 64.0, 64.0]],
         });
         let unet = Unet2DConditionModel::load(&weights(&files, "unet"), config, "unet").unwrap();
         let text = noise((1, 1, 7, width)).squeeze(0).unwrap();

@@ -119,6 +119,7 @@ fn marked(folder: &Path, tensors: &[(&str, &[usize])], spread: f32, metadata: &[
 const SD1: (&str, &[usize]) = ("cond_stage_model.transformer.text_model.final_layer_norm.bias", &[768]);
 const SD2: (&str, &[usize]) = ("cond_stage_model.model.ln_final.bias", &[1024]);
 const SDXL: (&str, &[usize]) = ("conditioner.embedders.1.model.ln_final.bias", &[1280]);
+const REFINER: (&str, &[usize]) = ("conditioner.embedders.0.model.ln_final.bias", &[1280]);
 const MARK: (&str, &[usize]) =
     ("model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias", &[320]);
 
@@ -168,6 +169,13 @@ fn family_inpainting_and_prediction_are_told_from_the_tensors() {
             &[],
             ["StableDiffusionXLPipeline", "epsilon", "2048", "128", "4"],
         ),
+        (vec![four, REFINER], 0.2, &[], ["StableDiffusionXLImg2ImgPipeline", "epsilon", "1280", "128", "4"]),
+        (
+            vec![four, width(&[768, 1280])],
+            0.2,
+            &[],
+            ["StableDiffusionXLImg2ImgPipeline", "epsilon", "1280", "128", "4"],
+        ),
     ] {
         let files = marked(folder.path(), &tensors, spread, metadata);
         let what = format!("{tensors:?} {metadata:?}");
@@ -181,6 +189,46 @@ fn family_inpainting_and_prediction_are_told_from_the_tensors() {
         assert_eq!(unet.sample_size.unwrap().to_string(), size, "{what}");
         assert_eq!(unet.in_channels.to_string(), channels, "{what}");
     }
+}
+
+/// A UNet alone, in each naming and from a whole model: the same tensors.
+#[test]
+fn a_unet_is_taken_from_files_in_any_naming() {
+    for family in FAMILIES {
+        let folder = tempfile::tempdir().unwrap();
+        let base = || config_folder(family).unwrap();
+        let whole = spelt::single_file(family, None);
+        let prefix = "model.diffusion_model.";
+        let bare: BTreeMap<_, _> = whole
+            .iter()
+            .filter_map(|(name, values)| Some((name.strip_prefix(prefix)?.to_owned(), values.clone())))
+            .collect();
+        let own = spelt::tensors(&spelt::model(family).join("unet"));
+        let path = folder.path().join("unet.safetensors");
+        for tensors in [&own, &bare, &whole] {
+            std::fs::write(&path, spelt::bytes(tensors, &[])).unwrap();
+            let files = base().with_unet(&path).unwrap();
+            let weights = weights(&files, "unet");
+            for (name, Values { shape, bytes }) in &own {
+                assert!(loaded(&weights, name, shape).unwrap() == *bytes, "{family} {name}");
+            }
+            Unet2DConditionModel::load(&weights, files.json("unet/config.json").unwrap(), "unet").unwrap();
+        }
+        let files = base().with_unet(spelt::model(family)).unwrap();
+        assert!(weights(&files, "unet").contains("conv_in.weight"));
+    }
+    let refused =
+        |model: &str, path: &Path| config_folder(model).unwrap().with_unet(path).unwrap_err().to_string();
+    let error = refused("sd15", &spelt::model("sdxl"));
+    assert!(error.contains("width 96") && error.contains("give 32"), "{error}");
+    let error =
+        refused("sd15", &spelt::fixtures().join("sd15/model/vae/diffusion_pytorch_model.safetensors"));
+    assert!(error.contains("no UNet") && error.contains("vae"), "{error}");
+    let error =
+        refused("sdxl", &spelt::fixtures().join("refiner/model/unet/diffusion_pytorch_model.safetensors"));
+    assert!(error.contains("width 64") && error.contains("give 96"), "{error}");
+    assert!(refused("sd15", Path::new("/nowhere.safetensors")).contains("no such file"));
+    assert!(refused("sd15", &spelt::fixtures()).contains("config.json"));
 }
 
 #[test]
@@ -214,13 +262,11 @@ fn what_is_no_model_is_refused_by_what_it_is() {
     };
     let lora = ("lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", &[4, 8][..]);
     let eight = first(&[1, 8, 3, 3]);
-    let refiner = ("conditioner.embedders.0.model.ln_final.bias", &[1280][..]);
     let flux = ("model.diffusion_model.double_blocks.0.img_attn.qkv.weight", &[1][..]);
     for (tensors, word) in [
         (&[lora][..], "lora"),
         (&[("decoder.conv_in.weight", &[1, 1, 3, 3][..])], "vae"),
         (&[eight, SD1], "8 channels"),
-        (&[first(&[1, 4, 3, 3]), refiner], "refiner"),
         (&[flux], "another family"),
         (&[first(&[1, 4, 3, 3]), SDXL, ("edm_mean", &[4])], "EDM"),
         (&[first(&[1, 4, 3, 3])], "no text encoder"),

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use operations_contract::{Extend, GuidanceInterval, RngKind, Sampler, Schedule, Tiling, Upscaler};
+use operations_contract::{
+    Extend, GuidanceInterval, Refiner, RngKind, Sampler, Schedule, Tiling, TimestepSpacing, Upscaler,
+};
 use sd_inference::machine::parse_bytes;
 use sd_inference::{MemoryLimit, RandomModel};
 
@@ -75,6 +77,9 @@ pub(crate) struct PlaceArgs {
     /// A folder or file whose VAE replaces the model's.
     #[arg(long, env = "SD_WORKER_VAE", value_name = "PATH")]
     pub(crate) vae: Option<String>,
+    /// A folder or file whose UNet replaces the model's: models for few steps are often published as a UNet alone.
+    #[arg(long, env = "SD_WORKER_UNET", value_name = "PATH")]
+    pub(crate) unet: Option<String>,
     /// For a single file: a model folder whose configurations and tokenizers are used, and its parts where the file lacks
     /// them [default: those of the file's family].
     #[arg(long, env = "SD_WORKER_MODEL_CONFIG", value_name = "ID|PATH")]
@@ -119,6 +124,9 @@ pub(crate) struct ModelArgs {
     /// A network of the ESRGAN family (.safetensors) that second passes may enlarge with.
     #[arg(long, env = "SD_WORKER_UPSCALER", value_name = "FILE")]
     pub(crate) upscaler: Option<PathBuf>,
+    /// A model that may take over from this one late in a run: SDXL's refiner, or another of the same family.
+    #[arg(long, env = "SD_WORKER_REFINER", value_name = "ID|PATH")]
+    pub(crate) refiner: Option<String>,
     /// A folder with LoRA files (.safetensors) that can be asked for by their names without the ending.
     #[arg(long, env = "SD_WORKER_LORA_DIR", value_name = "FOLDER")]
     pub(crate) lora_dir: Option<PathBuf>,
@@ -259,6 +267,9 @@ pub(crate) struct GenerateArgs {
     /// align_your_steps [default: the model's own].
     #[arg(long, env = "SD_WORKER_SCHEDULE")]
     pub(crate) schedule: Option<Schedule>,
+    /// How the steps are laid over the timesteps of the training: linspace, leading or trailing [default: the model's own].
+    #[arg(long, env = "SD_WORKER_TIMESTEP_SPACING")]
+    pub(crate) timestep_spacing: Option<TimestepSpacing>,
     /// How much fresh noise is mixed in, 0 to 1: ddim and tcd (0 by default), dpmpp_2s_a and dpmpp_3m_sde (1).
     #[arg(long, env = "SD_WORKER_ETA")]
     pub(crate) eta: Option<f64>,
@@ -287,6 +298,9 @@ pub(crate) struct GenerateArgs {
     /// Of how many steps the second pass takes that part [default: as many as the first].
     #[arg(long, env = "SD_WORKER_HIRES_STEPS", requires = "hires_scale")]
     pub(crate) hires_steps: Option<u32>,
+    /// After which share of the noise the refiner takes over, 0.01 to 0.99.
+    #[arg(long, env = "SD_WORKER_REFINER_START", requires = "refiner", default_value_t = Refiner::default().start)]
+    pub(crate) refiner_start: f64,
     #[command(flatten)]
     pub(crate) control: ControlArgs,
     /// A LoRA to apply: a file, or a name in --lora-dir, and its scale [default: 1]. Can be given several times.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use operations_contract::{
     Common, ErrorCode, EventImage, Extend, Hires, ImageData, ImageGeneration, ImageInpaint, ImageTransform,
-    JobEvent, JobId, Operation, Output, Terminator, Timings,
+    JobEvent, JobId, Operation, Output, Refiner, Terminator, Timings,
 };
 use sd_engine::{JobRouter, JobUpdate};
 use serde_json::json;
@@ -106,6 +106,7 @@ fn common(args: &GenerateArgs) -> Result<Common, Failure> {
         seed: args.seed,
         sampler: args.sampler,
         schedule: args.schedule,
+        timestep_spacing: args.timestep_spacing,
         eta: args.eta,
         num_images: args.num_images,
         clip_skip: args.clip_skip,
@@ -116,6 +117,7 @@ fn common(args: &GenerateArgs) -> Result<Common, Failure> {
             strength: args.hires_strength,
             steps: args.hires_steps,
         }),
+        refiner: args.model.refiner.as_ref().map(|_| Refiner { start: args.refiner_start }),
         tiling: args.tiling.map(Into::into).unwrap_or_default(),
         control: args.control.read()?,
         guess_mode: args.control.guess_mode,

@@ -194,6 +194,12 @@ impl Command {
                         (false, false) => {}
                     }
                 }
+                ("refiner", Value::Object(refiner)) if self.argument("refiner").is_some() => {
+                    if let Some(start) = refiner.get("start") {
+                        self.arguments.push(format!("--refiner-start={start}"));
+                    }
+                    notes.push("its refiner is needed: name it with --refiner".into());
+                }
                 // Parts of an object have flags that begin with its name.
                 (_, Value::Object(parts)) if self.has_parts(field, parts) => {
                     for (part, value) in parts {
@@ -302,6 +308,16 @@ mod tests {
             r"sd-worker generate 'it'\''s a star' --guidance-scale=4.0 --seed=5 --width=64 '--output=a b-again.png'"
         );
         assert!(made.notes.is_empty() && made.own, "{:?}", made.notes);
+    }
+
+    #[test]
+    fn a_refiner_is_asked_for() {
+        let made = making(json!({"operation": "image_generation", "prompt": "x", "refiner": {"start": 0.7}}));
+        assert_eq!(
+            quoted_line(&made.command),
+            "sd-worker generate x --refiner-start=0.7 '--output=a b-again.png'"
+        );
+        assert!(made.notes.iter().any(|note| note.contains("--refiner")), "{:?}", made.notes);
     }
 
     #[test]

@@ -26,14 +26,22 @@ pub(crate) fn source(name: &str, place: &PlaceArgs) -> Result<ModelSource, Failu
 /// The files of the model that the flags name.
 pub(crate) fn files(name: &str, place: &PlaceArgs) -> Result<ModelFiles, Failure> {
     let (config, vae) = (place.model_config.as_deref(), place.vae.as_deref());
-    if name == demo::NAME {
-        return match vae {
-            Some(vae) => demo::files().with_vae(vae).map_err(Failure::refused),
-            None => Ok(demo::files()),
-        };
-    }
-    let registry = registry(place.models_file.as_deref())?;
-    registry.open(name, config, vae).map_err(Failure::refused)
+    let files = match (name == demo::NAME, vae) {
+        (true, Some(vae)) => demo::files().with_vae(vae),
+        (true, None) => Ok(demo::files()),
+        (false, vae) => registry(place.models_file.as_deref())?.open(name, config, vae),
+    };
+    let files = match &place.unet {
+        Some(unet) => files.and_then(|files| files.with_unet(unet)),
+        None => files,
+    };
+    files.map_err(Failure::refused)
+}
+
+/// The model that may take over late in a run.
+fn refiner(args: &ModelArgs) -> Result<Option<ModelSource>, Failure> {
+    let place = PlaceArgs { models_file: args.place.models_file.clone(), ..PlaceArgs::default() };
+    args.refiner.as_deref().map(|name| source(name, &place)).transpose()
 }
 
 /// The device of this name.
@@ -69,6 +77,7 @@ pub(crate) fn options(args: &ModelArgs) -> Result<LoadOptions, Failure> {
         embeddings_dir: args.embeddings_dir.clone(),
         preview_vae: args.preview_vae.clone(),
         upscaler: args.upscaler.clone(),
+        refiner: refiner(args)?,
         ..LoadOptions::default()
     })
 }

@@ -102,6 +102,80 @@ fn a_picture_is_made_from_a_picture() {
     }
 }
 
+/// The demonstration model as its own refiner draws what it draws alone; another model's refiner and UNet do not fit it.
+#[test]
+fn a_refiner_and_a_unet_are_taken_by_name_and_by_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo");
+    let run = |name: &str, arguments: &[&str]| {
+        let output = format!("--output={name}");
+        let base =
+            ["generate", "a red circle on grass", "--steps=5", "--seed=5", "--sampler=euler_a", &output];
+        sd_worker(&[&base, arguments].concat(), folder.path())
+    };
+    let picture = |name: &str, arguments: &[&str]| {
+        let output = run(name, arguments);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        image::open(folder.path().join(name)).unwrap().to_rgb8()
+    };
+    let alone = picture("alone.png", &[]);
+    assert!(picture("demo.png", &["--refiner=demo", "--refiner-start=0.5"]) == alone);
+    assert!(picture("folder.png", &[&format!("--refiner={demo}")]) == alone);
+    assert!(picture("unet.png", &[&format!("--unet={demo}/unet")]) == alone);
+    assert!(picture("trailing.png", &["--timestep-spacing=trailing"]) != alone);
+
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures");
+    let (refiner, unet) =
+        (format!("--refiner={fixtures}/refiner/model"), format!("--unet={fixtures}/sd15/model"));
+    for (arguments, named) in [
+        (&["--refiner-start=0.5"][..], "--refiner"),
+        (&["--refiner=demo", "--refiner-start=1"], "refiner.start"),
+        (&["--refiner=demo", "--hires-scale=2"], "hires"),
+        (&["--refiner=nosuch"], "nosuch"),
+        (&[&refiner], "family"),
+        (&[&unet], "text states"),
+        (&["--timestep-spacing=even"], "trailing"),
+    ] {
+        let output = run("refused.png", arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains(named), "{}", text(&output.stderr));
+    }
+}
+
+/// The refiner of SDXL draws from pictures only, alone and behind the model that it was made for.
+#[test]
+fn sdxl_hands_over_to_its_refiner() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures");
+    let (base, refiner) = (format!("{fixtures}/sdxl/model"), format!("{fixtures}/refiner/model"));
+    let run =
+        |arguments: &[&str]| sd_worker(&[arguments, &["--steps=4", "--seed=5"]].concat(), folder.path());
+    let done = |arguments: &[&str]| {
+        let output = run(arguments);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    };
+    let open = |name: &str| image::open(folder.path().join(name)).unwrap().to_rgb8();
+    done(&["generate", "a star", "--model", &base, "--output=a.png"]);
+    done(&[
+        "generate",
+        "a star",
+        "--model",
+        &base,
+        "--refiner",
+        &refiner,
+        "--refiner-start=0.5",
+        "--output=b.png",
+    ]);
+    assert!(open("a.png") != open("b.png"));
+    done(&["transform", "a star", "--model", &refiner, "--image=a.png", "--strength=0.5", "--output=c.png"]);
+    assert!(open("a.png") != open("c.png"));
+    let output = run(&["generate", "a star", "--model", &refiner]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("image_transform"), "{}", text(&output.stderr));
+    let output = sd_worker(&["models", "inspect", &refiner], folder.path());
+    assert!(text(&output.stdout).contains("text_encoder_2"), "{}", text(&output.stdout));
+}
+
 #[test]
 fn pictures_tile_and_grow() {
     let folder = tempfile::tempdir().unwrap();

@@ -85,6 +85,7 @@ fn no_setting_is_lost() {
             "--guidance-rescale=0.5",
             "--no-prompt-weighting",
         ],
+        vec!["--sampler=euler", "--timestep-spacing=trailing"],
         vec!["--sampler=ddim", "--eta=0.7", "--clip-skip=1", "--vae-tiling=always", "--width=128"],
     ] {
         let arguments =

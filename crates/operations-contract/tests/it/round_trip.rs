@@ -2,8 +2,8 @@
 
 use operations_contract::{
     Common, Control, Extend, GuidanceInterval, Hires, ImageData, ImageFormat, ImageGeneration, ImageInpaint,
-    ImageTransform, Lora, Operation, Output, Preprocessor, Preview, PreviewMethod, Priority, RngKind,
-    Sampler, Schedule, Tiling, Upscaler,
+    ImageTransform, Lora, Operation, Output, Preprocessor, Preview, PreviewMethod, Priority, Refiner,
+    RngKind, Sampler, Schedule, Tiling, TimestepSpacing, Upscaler,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -69,9 +69,15 @@ fn common() -> impl Strategy<Value = Common> {
         0..=11u32,
         of(1..=86_400_000u64),
     );
-    let names =
-        (of(select(Sampler::ALL)), of(select(Schedule::ALL)), select(RngKind::ALL), select(Priority::ALL));
-    let parts = (vec(lora(), 0..4), vec(control(), 0..3), of(preview()), output(), of(hires()));
+    let names = (
+        of(select(Sampler::ALL)),
+        of(select(Schedule::ALL)),
+        select(RngKind::ALL),
+        select(Priority::ALL),
+        of(select(TimestepSpacing::ALL)),
+    );
+    let refiner = of((0.01..=0.99f64).prop_map(|start| Refiner { start }));
+    let parts = (vec(lora(), 0..4), vec(control(), 0..3), of(preview()), output(), of(hires()), refiner);
     let flags = (of(any::<bool>()), any::<bool>(), any::<bool>(), any::<bool>());
     let interval = (0.0..0.5f64, 0.5..=1.0f64).prop_map(|(start, end)| GuidanceInterval { start, end });
     let shares = (of(0.0..=1.0f64), of(interval), of(0.0..=1.0f64));
@@ -105,6 +111,8 @@ fn common() -> impl Strategy<Value = Common> {
         control: parts.1,
         preview: parts.2,
         hires: parts.4,
+        refiner: parts.5,
+        timestep_spacing: names.4,
         output: parts.3,
         prompt_weighting: flags.0,
         tiling: Tiling { x: flags.1, y: flags.2 },

@@ -84,6 +84,8 @@ impl Parameters {
                 "Clip skip" => builder.clip_skip(value),
                 "RNG" => builder.rng(value),
                 "Tiling" => builder.tiling(value),
+                "Refiner switch at" => builder.refiner(value),
+                "Refiner" => builder.note(format!("its refiner is `{value}`: name yours with --refiner")),
                 "Denoising strength" if hires => {}
                 "Denoising strength" => {
                     builder.number("strength", name, value);
@@ -131,6 +133,14 @@ impl Builder {
         match serde_json::from_str::<serde_json::Number>(value) {
             Ok(number) => drop(self.fields.insert(field.into(), number.into())),
             Err(_) => self.note(format!("`{name}: {value}` is no number")),
+        }
+    }
+
+    /// Programs count the switch in steps, here it counts in timesteps: with evenly laid steps that is the same.
+    fn refiner(&mut self, value: &str) {
+        match serde_json::from_str::<serde_json::Number>(value) {
+            Ok(start) => drop(self.fields.insert("refiner".into(), json!({"start": start}))),
+            Err(_) => self.note(format!("`Refiner switch at: {value}` is no number")),
         }
     }
 
@@ -212,7 +222,8 @@ impl Builder {
         let faults = Operation::parse(&request).faults;
         for fault in faults {
             // Pictures are never in a text, and an empty prompt is for the reader to fill.
-            if let Some(value) = request.as_object_mut().and_then(|fields| fields.remove(&fault.field)) {
+            let whole = fault.field.split('.').next().unwrap_or_default();
+            if let Some(value) = request.as_object_mut().and_then(|fields| fields.remove(whole)) {
                 self.notes
                     .push(format!("`{}: {value}` cannot be asked for here: {}", fault.field, fault.message));
                 if fault.field == "prompt" {

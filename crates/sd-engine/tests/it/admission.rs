@@ -99,6 +99,10 @@ async fn what_the_model_cannot_do_is_unsupported() {
     }
     let error = refused(generation("preview", json!({"method": "vae"}))).await;
     assert_eq!(named(&error.detail().fields), ["preview.method"]);
+    for (field, value) in [("refiner", json!({})), ("timestep_spacing", json!("trailing"))] {
+        let error = refused(generation(field, value)).await;
+        assert_eq!(named(&error.detail().fields), [field]);
+    }
     let error = refused(generation("hires", json!({"upscaler": "network"}))).await;
     assert_eq!(named(&error.detail().fields), ["hires.upscaler"]);
 }

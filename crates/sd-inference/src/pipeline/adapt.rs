@@ -85,6 +85,7 @@ impl AdaptableModel {
     pub(super) fn clear_prompt_cache(&self) {
         if let Some(current) = self.lock().as_ref() {
             current.parts.text.clear_cache();
+            current.parts.refiner.iter().for_each(|refiner| refiner.text.clear_cache());
         }
     }
 
@@ -121,7 +122,7 @@ impl AdaptableModel {
             false => Next::Load((before.unet.config().clone(), before.unet.layers().with(patches.unet))),
         };
         let (vae, preview_vae) = (Arc::clone(&before.vae), before.preview_vae.clone());
-        let upscaler = before.upscaler.clone();
+        let (upscaler, refiner) = (before.upscaler.clone(), before.refiner.clone());
         let (scheduler, info) = (before.scheduler.clone(), before.info.clone());
         let (budget, device, dtype) = (before.budget, before.device.clone(), before.dtype);
         drop(before);
@@ -139,7 +140,20 @@ impl AdaptableModel {
             }
         };
         let nets = Arc::clone(&self.nets);
-        Ok(Parts { text, unet, vae, preview_vae, upscaler, scheduler, info, budget, device, dtype, nets })
+        Ok(Parts {
+            text,
+            unet,
+            vae,
+            preview_vae,
+            upscaler,
+            refiner,
+            scheduler,
+            info,
+            budget,
+            device,
+            dtype,
+            nets,
+        })
     }
 }
 

@@ -29,6 +29,8 @@ pub struct PipelineInfo {
     pub family: &'static str,
     /// Whether the model was made for inpainting and does nothing else.
     pub inpainting: bool,
+    /// Whether it refines pictures, or what another model began (the refiner of SDXL), and cannot begin with noise.
+    pub refines: bool,
     /// Whether the UNet takes the guidance scale as a condition (models distilled with guidance, as LCM): it is asked once
     /// in each step then, and a negative prompt, rescaling and an interval have no effect.
     pub guidance_embedding: bool,
@@ -62,6 +64,8 @@ pub struct PipelineInfo {
     pub preview_vae: bool,
     /// Whether a network was loaded that second passes may enlarge with.
     pub upscaler: bool,
+    /// Whether a model was loaded that may take over late in a run ([`Refiner`](crate::Refiner)).
+    pub refiner: bool,
     /// Things worth telling whoever loaded the model, such as a sampler that had to be replaced.
     pub notes: Vec<String>,
 }

@@ -11,7 +11,8 @@ use sd_models::{ModelFiles, Weights};
 use serde::Deserialize;
 
 use super::random::RandomModel;
-use super::text::{TextEncoders, TextInfo};
+use super::refiner::DescribedRefiner;
+use super::text::{Manner, TextEncoders, TextInfo};
 use super::{
     Budget, ControlWork, MemoryEstimate, MemoryLimit, ModelDefaults, Parts, PipelineInfo, VaeTiling, Work,
 };
@@ -22,6 +23,8 @@ use crate::{Error, LatentRgb, Result, UpscaleNetwork};
 pub(super) const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
 /// The name of the weight files of text encoders.
 pub(super) const TEXT_STEM: &str = "model";
+/// What SDXL and what was made of it is called.
+const XL: &str = "stable-diffusion-xl";
 /// Pictures are cut into latents of at least this many pixels a side, as in the reference's check.
 const MIN_SIZE_MULTIPLE: usize = 8;
 
@@ -68,6 +71,9 @@ pub struct LoadOptions {
     /// A network that second passes may enlarge with ([`Upscaler::Network`](crate::Upscaler::Network)): a file as
     /// [`UpscaleNetwork::open`](crate::UpscaleNetwork::open) reads it.
     pub upscaler: Option<PathBuf>,
+    /// A model that may take over from this one late in a run ([`Refiner`](crate::Refiner)): the refiner of SDXL, or any
+    /// other of the same family. Its VAE is not loaded.
+    pub refiner: Option<ModelSource>,
 }
 
 impl Default for LoadOptions {
@@ -84,6 +90,7 @@ impl Default for LoadOptions {
             embeddings_dir: None,
             preview_vae: None,
             upscaler: None,
+            refiner: None,
         }
     }
 }
@@ -94,6 +101,8 @@ struct ModelIndex {
     class_name: String,
     #[serde(default)]
     force_zeros_for_empty_prompt: bool,
+    #[serde(default)]
+    requires_aesthetics_score: bool,
 }
 
 /// The weights and configurations of a model, wherever they come from.
@@ -166,17 +175,17 @@ impl Opened<'_> {
 }
 
 /// What a folder says of itself, read and checked before any weight is.
-struct Described {
+pub(super) struct Described {
     index: ModelIndex,
-    family: &'static str,
-    unet: UnetConfig,
-    vae: VaeConfig,
+    pub(super) family: &'static str,
+    pub(super) unet: UnetConfig,
+    pub(super) vae: VaeConfig,
     defaults: ModelDefaults,
-    budget: Budget,
+    pub(super) budget: Budget,
 }
 
 impl Described {
-    fn read(opened: &Opened<'_>) -> Result<Self> {
+    pub(super) fn read(opened: &Opened<'_>) -> Result<Self> {
         let options = opened.options;
         if options.device.is_cpu() && !matches!(options.dtype, DType::F32 | DType::BF16) {
             return Err(Error::InvalidRequest {
@@ -190,13 +199,16 @@ impl Described {
             "StableDiffusionPipeline"
             | "StableDiffusionInpaintPipeline"
             | "LatentConsistencyModelPipeline" => "stable-diffusion",
-            "StableDiffusionXLPipeline" | "StableDiffusionXLInpaintPipeline" => "stable-diffusion-xl",
+            "StableDiffusionXLPipeline"
+            | "StableDiffusionXLInpaintPipeline"
+            | "StableDiffusionXLImg2ImgPipeline" => XL,
             other => {
                 return Err(Error::UnsupportedModel {
                     model: opened.describe("model_index.json"),
                     reason: format!(
                         "the pipeline class is `{other}`; StableDiffusionPipeline, StableDiffusionXLPipeline, \
-                         their inpainting forms and LatentConsistencyModelPipeline can be run"
+                         their inpainting forms, StableDiffusionXLImg2ImgPipeline and \
+                         LatentConsistencyModelPipeline can be run"
                     ),
                 });
             }
@@ -223,6 +235,36 @@ impl Described {
         Ok(Self { index, family, unet, vae, defaults, budget: Budget::new(opened)? })
     }
 
+    /// Whether it was made for inpainting.
+    pub(super) fn inpaints(&self) -> bool {
+        self.unet.in_channels != self.vae.latent_channels
+    }
+
+    /// How it uses its text encoders.
+    fn manner(&self) -> Manner {
+        let force_zeros_for_empty_prompt = self.index.force_zeros_for_empty_prompt;
+        Manner { pooled: self.family == XL, force_zeros_for_empty_prompt }
+    }
+
+    /// Checks that the text encoders give what the UNet reads.
+    fn check_text(&self, opened: &Opened<'_>, text: &TextInfo) -> Result<()> {
+        let refuse =
+            |reason| Err(Error::UnsupportedModel { model: opened.describe("unet/config.json"), reason });
+        let (wanted, width) = (self.unet.text_width(), text.width());
+        if width != wanted {
+            return refuse(format!("`cross_attention_dim` is {wanted}, but the text encoders give {width}"));
+        }
+        let expected = if self.index.requires_aesthetics_score { 5 } else { 6 };
+        let Some(pooled) = text.pooled_width else { return Ok(()) };
+        match self.unet.time_ids(pooled) == Some(expected) {
+            true => Ok(()),
+            false => refuse(format!(
+                "`projection_class_embeddings_input_dim` is not {expected} times `addition_time_embed_dim` and {pooled} \
+                 for the pooled text; `requires_aesthetics_score` in model_index.json tells a refiner, which has 5"
+            )),
+        }
+    }
+
     /// Width and height where a request gives none.
     fn default_size(&self) -> (usize, usize) {
         let native = self.unet.sample_size.unwrap_or(64).saturating_mul(self.vae.scale_factor());
@@ -238,18 +280,6 @@ impl Described {
         })
     }
 
-    /// Whether the UNet reads what the text encoders give.
-    fn check_width(&self, opened: &Opened<'_>, width: usize) -> Result<()> {
-        let wanted = self.unet.text_width();
-        if width == wanted {
-            return Ok(());
-        }
-        Err(Error::UnsupportedModel {
-            model: opened.describe("unet/config.json"),
-            reason: format!("`cross_attention_dim` is {wanted}, but the text encoders give {width}"),
-        })
-    }
-
     /// The work on one picture with guidance.
     fn usual_work(&self, options: &LoadOptions) -> Work {
         let (width, height) = self.default_size();
@@ -259,58 +289,99 @@ impl Described {
 }
 
 pub(super) fn estimate_memory(source: &ModelSource, options: &LoadOptions) -> Result<MemoryEstimate> {
-    let described = Described::read(&Opened { source, options })?;
+    let mut described = Described::read(&Opened { source, options })?;
+    let refiner = DescribedRefiner::read(&mut described, options)?;
     let Described { unet, vae, budget, .. } = &described;
-    Ok(budget.estimate(unet, vae, described.usual_work(options)))
+    let work = described.usual_work(options);
+    let estimate = |unet| budget.estimate(unet, vae, work);
+    let later = refiner.as_ref().map_or(0, |refiner| estimate(&refiner.described.unet).workspace);
+    let MemoryEstimate { weights, workspace } = estimate(unet);
+    Ok(MemoryEstimate { weights, workspace: workspace.max(later) })
 }
 
 pub(super) fn describe(source: &ModelSource, options: &LoadOptions) -> Result<PipelineInfo> {
     let opened = Opened { source, options };
-    let described = Described::read(&opened)?;
+    let mut described = Described::read(&opened)?;
+    let refiner = DescribedRefiner::read(&mut described, options)?;
     let scheduler = described.scheduler(&opened)?;
-    let text = TextInfo::read(&opened)?;
-    described.check_width(&opened, text.width())?;
+    let text = TextInfo::read(&opened, described.manner())?;
+    described.check_text(&opened, &text)?;
     let mut info = info(options, &described, &text, &scheduler)?;
+    info.refiner = refiner.is_some();
     info.notes.extend(text.notes);
     Ok(info)
 }
 
 pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts> {
     let opened = Opened { source, options };
-    let described = Described::read(&opened)?;
-    let work = described.usual_work(options);
-    described.budget.check_model(&described.unet, &described.vae, work, &opened.name())?;
+    let mut described = Described::read(&opened)?;
+    let refiner = DescribedRefiner::read(&mut described, options)?;
+    let (work, name) = (described.usual_work(options), opened.name());
+    described.budget.check_model(&described.unet, &described.vae, work, &name)?;
+    if let Some(refiner) = &refiner {
+        let name = format!("{name} with {}", refiner.name());
+        described.budget.check_model(&refiner.described.unet, &described.vae, work, &name)?;
+    }
+    let mut parts = parts(&opened, described, None)?;
+    if let Some(refiner) = refiner {
+        parts.refiner = Some(Arc::new(refiner.load(&parts)?));
+        parts.info.refiner = true;
+    }
+    Ok(parts)
+}
 
-    let scheduler = described.scheduler(&opened)?;
-    let (text, notes) = TextEncoders::load(&opened, described.index.force_zeros_for_empty_prompt)?;
-    described.check_width(&opened, text.info().width())?;
+/// The parts of a model, with a VAE of its own unless another is given.
+pub(super) fn parts(
+    opened: &Opened<'_>,
+    described: Described,
+    vae: Option<Arc<AutoencoderKl>>,
+) -> Result<Parts> {
+    let options = opened.options;
+    let scheduler = described.scheduler(opened)?;
+    let (text, notes) = TextEncoders::load(opened, described.manner())?;
+    described.check_text(opened, &text.info())?;
     let mut info = info(options, &described, &text.info(), &scheduler)?;
     info.notes.extend(notes);
-    let Described { unet, vae, budget, .. } = described;
+    let Described { unet, vae: vae_config, budget, .. } = described;
     let unet = Unet2DConditionModel::load(
         &opened.weights("unet", DIFFUSION_STEM)?,
         unet,
         &opened.describe("unet/config.json"),
     )?;
     let preview_vae = match &options.preview_vae {
-        Some(path) => Some(preview_vae(path, &vae, options)?),
+        Some(path) => Some(preview_vae(path, &vae_config, options)?),
         None => None,
     };
-    let vae_dtype = vae_dtype(options.dtype, info.family, &vae);
-    let vae = AutoencoderKl::load(
-        &opened.weights("vae", DIFFUSION_STEM)?.with_dtype(vae_dtype),
-        vae,
-        &opened.describe("vae/config.json"),
-    )?;
+    let vae = match vae {
+        Some(vae) => vae,
+        None => {
+            let dtype = vae_dtype(options.dtype, info.family, &vae_config);
+            let weights = opened.weights("vae", DIFFUSION_STEM)?.with_dtype(dtype);
+            Arc::new(AutoencoderKl::load(&weights, vae_config, &opened.describe("vae/config.json"))?)
+        }
+    };
     let (device, dtype) = (options.device.clone(), options.dtype);
-    let (text, unet, vae) = (Arc::new(text), Arc::new(unet), Arc::new(vae));
+    let (text, unet) = (Arc::new(text), Arc::new(unet));
     let preview_vae = preview_vae.map(Arc::new);
     let upscaler = match &options.upscaler {
         Some(path) => Some(Arc::new(UpscaleNetwork::open(path, &device, dtype)?)),
         None => None,
     };
-    let nets = Arc::default();
-    Ok(Parts { text, unet, vae, preview_vae, upscaler, scheduler, info, budget, device, dtype, nets })
+    let (nets, refiner) = (Arc::default(), None);
+    Ok(Parts {
+        text,
+        unet,
+        vae,
+        preview_vae,
+        upscaler,
+        refiner,
+        scheduler,
+        info,
+        budget,
+        device,
+        dtype,
+        nets,
+    })
 }
 
 /// Opens the tiny autoencoder for previews, if it reads the latents of this VAE.
@@ -355,7 +426,8 @@ fn info(
     };
     Ok(PipelineInfo {
         family: described.family,
-        inpainting: described.unet.in_channels != described.vae.latent_channels,
+        inpainting: described.inpaints(),
+        refines: described.index.requires_aesthetics_score,
         guidance_embedding,
         device: device_name(&options.device),
         dtype: dtype_name(options.dtype),
@@ -376,6 +448,7 @@ fn info(
             .or_else(|| LatentRgb::of(&described.vae)),
         preview_vae: options.preview_vae.is_some(),
         upscaler: options.upscaler.is_some(),
+        refiner: false,
         notes,
     })
 }
@@ -384,7 +457,7 @@ fn info(
 /// configuration says so. Reference: `StableDiffusionXLPipeline.upcast_vae`.
 fn vae_dtype(dtype: DType, family: &str, vae: &VaeConfig) -> DType {
     match dtype {
-        DType::F16 if family == "stable-diffusion-xl" && vae.force_upcast => DType::F32,
+        DType::F16 if family == XL && vae.force_upcast => DType::F32,
         dtype => dtype,
     }
 }

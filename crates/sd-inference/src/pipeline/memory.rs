@@ -107,7 +107,12 @@ impl Budget {
             false => MemoryLimit::Off,
         };
         let halvable = opened.options.dtype == DType::F32;
-        Ok(Self { limit, tiling: opened.options.vae_tiling, weights: weights(opened)?, halvable })
+        Ok(Self { limit, tiling: opened.options.vae_tiling, weights: weights(opened, &PARTS)?, halvable })
+    }
+
+    /// With the weights of a model that is loaded beside this one, all but its VAE.
+    pub(super) fn with_beside(self, beside: &Opened<'_>) -> Result<Self> {
+        Ok(Self { weights: self.weights.saturating_add(weights(beside, &PARTS[..3])?), ..self })
     }
 
     /// What the model takes, and the work on one picture with guidance.
@@ -238,15 +243,18 @@ impl Budget {
     }
 }
 
-/// The memory of all parts' weights.
-fn weights(opened: &Opened<'_>) -> Result<u64> {
+/// The folders of parts with weights, and how their files are called.
+const PARTS: [(&str, &str); 4] = [
+    ("text_encoder", TEXT_STEM),
+    ("text_encoder_2", TEXT_STEM),
+    ("unet", DIFFUSION_STEM),
+    ("vae", DIFFUSION_STEM),
+];
+
+/// The memory of these parts' weights.
+fn weights(opened: &Opened<'_>, parts: &[(&str, &str)]) -> Result<u64> {
     let mut bytes = 0u64;
-    for (folder, stem) in [
-        ("text_encoder", TEXT_STEM),
-        ("text_encoder_2", TEXT_STEM),
-        ("unet", DIFFUSION_STEM),
-        ("vae", DIFFUSION_STEM),
-    ] {
+    for (folder, stem) in parts {
         if opened.contains(&format!("{folder}/config.json")) {
             bytes = bytes.saturating_add(opened.loaded_bytes(folder, stem)?);
         }

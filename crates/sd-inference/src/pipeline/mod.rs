@@ -5,6 +5,7 @@ mod info;
 mod load;
 mod memory;
 mod random;
+mod refiner;
 mod text;
 
 use std::collections::BTreeMap;
@@ -55,6 +56,8 @@ pub(crate) struct Parts {
     pub(crate) preview_vae: Option<Arc<AutoencoderTiny>>,
     /// For second passes.
     pub(crate) upscaler: Option<Arc<UpscaleNetwork>>,
+    /// What may take over late in a run.
+    pub(crate) refiner: Option<Arc<Parts>>,
     pub(crate) scheduler: SchedulerConfig,
     pub(crate) info: PipelineInfo,
     pub(crate) budget: Budget,

@@ -23,8 +23,17 @@ const CACHED_BYTES: usize = 64 << 20;
 pub(crate) struct TextEncoders {
     encoders: Vec<TextEncoder>,
     embeddings: Arc<Embeddings>,
-    force_zeros_for_empty_prompt: bool,
+    manner: Manner,
     cache: Mutex<Cache<TextKey, EncodedText>>,
+}
+
+/// How a family uses its encoders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Manner {
+    /// As SDXL: the states before the last layer, without a norm, and the last encoder's pooled state.
+    pub(super) pooled: bool,
+    /// Whether no negative prompt means zeros instead of an empty one.
+    pub(super) force_zeros_for_empty_prompt: bool,
 }
 
 struct TextEncoder {
@@ -47,7 +56,7 @@ enum Tokens {
 pub(super) struct TextChange {
     encoders: Vec<(&'static str, Arc<Tokens>, ClipTextConfig, Layers)>,
     embeddings: Arc<Embeddings>,
-    force_zeros_for_empty_prompt: bool,
+    manner: Manner,
 }
 
 /// The states that a prompt gives.
@@ -55,7 +64,7 @@ pub(super) struct TextChange {
 pub(crate) struct TextConditioning {
     /// `(1, tokens, cross_attention_dim)`.
     pub(crate) states: Tensor,
-    /// `(1, projection_dim)` where the model has two encoders.
+    /// `(1, projection_dim)` in the manner of SDXL.
     pub(crate) pooled: Option<Tensor>,
     /// Tokens of the prompt that the encoder had no room for.
     pub(crate) dropped_tokens: usize,
@@ -66,6 +75,8 @@ pub(super) struct TextInfo {
     /// The width of the states of each.
     widths: Vec<usize>,
     pub(super) max_clip_skip: usize,
+    /// The width of the pooled state, where the model uses it.
+    pub(super) pooled_width: Option<usize>,
     /// The names of the textual inversions that prompts may use.
     pub(super) embeddings: Vec<String>,
     /// What is to be told of those that were left out.
@@ -74,11 +85,10 @@ pub(super) struct TextInfo {
 
 impl TextInfo {
     /// Reads configurations and textual inversions, but neither vocabularies nor weights.
-    pub(super) fn read(opened: &Opened<'_>) -> Result<Self> {
-        let folders = ["text_encoder", "text_encoder_2"].into_iter().enumerate();
-        let files = folders.map(|(index, folder)| (index, format!("{folder}/config.json")));
+    pub(super) fn read(opened: &Opened<'_>, manner: Manner) -> Result<Self> {
         let mut configs: Vec<ClipTextConfig> = Vec::new();
-        for (_, file) in files.filter(|(index, file)| *index == 0 || opened.contains(file)) {
+        for folder in folders(opened) {
+            let file = format!("{folder}/config.json");
             let config: ClipTextConfig = opened.json(&file)?;
             config.check(&opened.describe(&file))?;
             configs.push(config);
@@ -100,7 +110,8 @@ impl TextInfo {
         let (embeddings, notes) =
             Embeddings::load(&options.embeddings, options.embeddings_dir.as_deref(), &fit)?;
         Ok(Self {
-            max_clip_skip: max_clip_skip(configs.iter()),
+            max_clip_skip: max_clip_skip(configs.iter(), manner),
+            pooled_width: configs.last().filter(|_| manner.pooled).map(pooled_width),
             embeddings: embeddings.names().map(str::to_owned).collect(),
             notes,
             widths,
@@ -119,9 +130,25 @@ impl TextInfo {
 }
 
 /// The most layers that `clip_skip` can leave out of all of these encoders.
-fn max_clip_skip<'a>(configs: impl ExactSizeIterator<Item = &'a ClipTextConfig>) -> usize {
-    let unused = if configs.len() > 1 { 2 } else { 1 };
+fn max_clip_skip<'a>(configs: impl Iterator<Item = &'a ClipTextConfig>, manner: Manner) -> usize {
+    let unused = if manner.pooled { 2 } else { 1 };
     configs.map(|config| config.num_hidden_layers).min().unwrap_or(1).saturating_sub(unused)
+}
+
+/// The width of the pooled state.
+fn pooled_width(config: &ClipTextConfig) -> usize {
+    if config.has_projection() { config.projection_dim } else { config.hidden_size }
+}
+
+/// Where a model has its encoders. The refiner of SDXL has only the second.
+fn folders(opened: &Opened<'_>) -> Vec<&'static str> {
+    let [first, second] = ["text_encoder", "text_encoder_2"];
+    let has = |folder: &str| opened.contains(&format!("{folder}/config.json"));
+    match (has(first), has(second)) {
+        (_, false) => vec![first],
+        (true, true) => vec![first, second],
+        (false, true) => vec![second],
+    }
 }
 
 /// How texts are to be read.
@@ -153,13 +180,11 @@ struct EncodedText {
 
 impl TextEncoders {
     /// Also returns notes about textual inversions that were left out.
-    pub(super) fn load(
-        opened: &Opened<'_>,
-        force_zeros_for_empty_prompt: bool,
-    ) -> Result<(Self, Vec<String>)> {
-        let mut encoders = vec![TextEncoder::load(opened, "text_encoder", "tokenizer")?];
-        if opened.contains("text_encoder_2/config.json") {
-            encoders.push(TextEncoder::load(opened, "text_encoder_2", "tokenizer_2")?);
+    pub(super) fn load(opened: &Opened<'_>, manner: Manner) -> Result<(Self, Vec<String>)> {
+        let mut encoders = Vec::new();
+        for folder in folders(opened) {
+            let tokenizer = if folder == "text_encoder" { "tokenizer" } else { "tokenizer_2" };
+            encoders.push(TextEncoder::load(opened, folder, tokenizer)?);
         }
         let widths: Vec<usize> = encoders.iter().map(TextEncoder::width).collect();
         let options = opened.options;
@@ -173,7 +198,7 @@ impl TextEncoders {
             Embeddings::load(&options.embeddings, options.embeddings_dir.as_deref(), &fit)?;
         let cache = Mutex::new(Cache::new(CACHED_TEXTS, CACHED_BYTES));
         let embeddings = Arc::new(embeddings);
-        Ok((Self { encoders, embeddings, force_zeros_for_empty_prompt, cache }, notes))
+        Ok((Self { encoders, embeddings, manner, cache }, notes))
     }
 
     /// The models, in their order.
@@ -191,9 +216,7 @@ impl TextEncoders {
             (*folder, Arc::clone(tokens), model.config().clone(), model.layers().with(patch))
         };
         let encoders = self.with(patches).map(change).collect();
-        let embeddings = Arc::clone(&self.embeddings);
-        let force_zeros_for_empty_prompt = self.force_zeros_for_empty_prompt;
-        Some(TextChange { encoders, embeddings, force_zeros_for_empty_prompt })
+        Some(TextChange { encoders, embeddings: Arc::clone(&self.embeddings), manner: self.manner })
     }
 
     /// The values of all weights that `patches` change.
@@ -211,6 +234,11 @@ impl TextEncoders {
         TextInfo {
             widths: self.encoders.iter().map(TextEncoder::width).collect(),
             max_clip_skip: self.max_clip_skip(),
+            pooled_width: self
+                .encoders
+                .last()
+                .filter(|_| self.manner.pooled)
+                .map(|encoder| pooled_width(encoder.model.config())),
             embeddings: self.embeddings(),
             notes: Vec::new(),
         }
@@ -228,7 +256,7 @@ impl TextEncoders {
 
     /// The most layers that `clip_skip` can leave out.
     pub(crate) fn max_clip_skip(&self) -> usize {
-        max_clip_skip(self.encoders.iter().map(|encoder| encoder.model.config()))
+        max_clip_skip(self.encoders.iter().map(|encoder| encoder.model.config()), self.manner)
     }
 
     /// Forgets all encoded texts. To be called when the encoders' weights change.
@@ -239,8 +267,8 @@ impl TextEncoders {
     /// Encodes the texts of one image: what it should show, and with guidance what it is pushed away from. Both come out
     /// equally long.
     ///
-    /// With one encoder the states are its last after the final norm; with two, the last but one of both, side by side,
-    /// and the second encoder's pooled state.
+    /// The states are the encoder's last after the final norm; in the [`Manner`] of SDXL the last but one of all
+    /// encoders, side by side, and the last encoder's pooled state.
     ///
     /// References: `StableDiffusionPipeline.encode_prompt`, `StableDiffusionXLPipeline.encode_prompt`.
     pub(crate) fn encode(
@@ -255,7 +283,8 @@ impl TextEncoders {
         };
         let positive = encode(&texts.positive)?;
         // Without a text, some models want zeros instead of an empty prompt.
-        let zeros = texts.negative.is_none() && self.force_zeros_for_empty_prompt && self.count() > 1;
+        let Manner { pooled, force_zeros_for_empty_prompt } = self.manner;
+        let zeros = texts.negative.is_none() && force_zeros_for_empty_prompt && pooled;
         let negative = match &texts.negative {
             _ if !guided || zeros => None,
             Some(fields) => Some(encode(fields)?),
@@ -293,7 +322,7 @@ impl TextEncoders {
         }
         Ok(TextConditioning {
             states: Tensor::cat(&joined, D::Minus1)?,
-            pooled: texts.last().filter(|_| self.count() > 1).map(|text| text.pooled.clone()),
+            pooled: texts.last().filter(|_| self.manner.pooled).map(|text| text.pooled.clone()),
             dropped_tokens: texts.iter().map(|text| text.dropped).max().unwrap_or(0),
         })
     }
@@ -375,10 +404,10 @@ impl TextEncoders {
             replacements.push(Replacement { row: 0, position: position + 1, vectors });
         }
         let output = model.forward_replaced(&[tokens.frame(chunk.ids.clone())], &replacements)?;
-        let states = match (self.count(), clip_skip) {
-            (1, 0) => output.last_hidden_state.clone(),
-            (1, skip) => model.final_layer_norm(from_end(&output, skip))?,
-            (_, skip) => from_end(&output, skip + 1).clone(),
+        let states = match (self.manner.pooled, clip_skip) {
+            (false, 0) => output.last_hidden_state.clone(),
+            (false, skip) => model.final_layer_norm(from_end(&output, skip))?,
+            (true, skip) => from_end(&output, skip + 1).clone(),
         };
         Ok((weighted(&states, &chunk.weights)?, output.pooled))
     }
@@ -426,9 +455,9 @@ impl TextChange {
             Ok(TextEncoder { folder, tokens, model })
         };
         let encoders = self.encoders.into_iter().map(load).collect::<Result<_>>()?;
-        let Self { embeddings, force_zeros_for_empty_prompt, .. } = self;
+        let Self { embeddings, manner, .. } = self;
         let cache = Mutex::new(Cache::new(CACHED_TEXTS, CACHED_BYTES));
-        Ok(TextEncoders { encoders, embeddings, force_zeros_for_empty_prompt, cache })
+        Ok(TextEncoders { encoders, embeddings, manner, cache })
     }
 }
 

@@ -5,13 +5,17 @@ use super::{NoiseKind, NoiseSource};
 /// Draws for a batch whose first dimension counts the images: image `k` gets what its own source gives, so that it is
 /// the image which `seed + k` gives alone (diffusers' `randn_tensor` with a list of generators).
 pub struct BatchNoise {
+    kind: NoiseKind,
+    seeds: Vec<u64>,
     sources: Vec<Box<dyn NoiseSource>>,
 }
 
 impl BatchNoise {
     /// Sources for `images` images, seeded `seed`, `seed + 1` and so on (wrapping around).
     pub fn new(kind: NoiseKind, seed: u64, images: usize) -> Self {
-        Self { sources: (0..images as u64).map(|k| kind.source(seed.wrapping_add(k))).collect() }
+        let seeds: Vec<u64> = (0..images as u64).map(|k| seed.wrapping_add(k)).collect();
+        let sources = seeds.iter().map(|seed| kind.source(*seed)).collect();
+        Self { kind, seeds, sources }
     }
 
     /// How many images a draw must hold.
@@ -21,6 +25,10 @@ impl BatchNoise {
 }
 
 impl NoiseSource for BatchNoise {
+    fn seeds(&self) -> Option<Vec<(NoiseKind, u64)>> {
+        Some(self.seeds.iter().map(|seed| (self.kind, *seed)).collect())
+    }
+
     /// # Panics
     /// If `out` cannot be cut into one equal part per image: the shape was not `[images, ..]`.
     fn fill_normal(&mut self, out: &mut [f32]) {

@@ -14,6 +14,7 @@
 //! ```
 
 mod batch;
+mod brownian;
 mod mt19937;
 mod philox;
 mod torch_cpu;
@@ -25,6 +26,7 @@ use std::str::FromStr;
 use candle_core::{Device, Tensor};
 
 pub use batch::BatchNoise;
+pub(crate) use brownian::BrownianTree;
 pub use mt19937::Mt19937;
 pub use philox::{Philox, philox4x32_10};
 pub use torch_cpu::TorchCpu;
@@ -37,6 +39,12 @@ pub trait NoiseSource: Send {
     /// Fills `out` with the values of one draw, in row-major order.
     fn fill_normal(&mut self, out: &mut [f32]);
 
+    /// The generator and the seed of each image, which samplers make Brownian paths of. `None` where the source cannot tell:
+    /// they draw plain normals then.
+    fn seeds(&self) -> Option<Vec<(NoiseKind, u64)>> {
+        None
+    }
+
     /// One draw of this shape as an f32 tensor on `device`; the values are made on the CPU.
     fn randn(&mut self, shape: &[usize], device: &Device) -> candle_core::Result<Tensor> {
         let mut values = vec![0f32; shape.iter().product()];
@@ -48,6 +56,10 @@ pub trait NoiseSource: Send {
 impl<N: NoiseSource + ?Sized> NoiseSource for Box<N> {
     fn fill_normal(&mut self, out: &mut [f32]) {
         (**self).fill_normal(out);
+    }
+
+    fn seeds(&self) -> Option<Vec<(NoiseKind, u64)>> {
+        (**self).seeds()
     }
 }
 

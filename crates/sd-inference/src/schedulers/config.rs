@@ -165,7 +165,7 @@ impl SchedulerConfig {
             }
             Sampler::Dpm2 => Box::new(TwoStage::new(Dpm2, &plan, Clip::Never)),
             Sampler::Dpm2A => Box::new(TwoStage::new(Dpm2Ancestral, &plan, Clip::Never)),
-            Sampler::DpmppSde => Box::new(TwoStage::new(DpmppSde::default(), &plan, Clip::Never)),
+            Sampler::DpmppSde => Box::new(TwoStage::new(DpmppSde::new(&plan), &plan, Clip::Never)),
             Sampler::Dpmpp2sA => {
                 Box::new(TwoStage::new(Dpmpp2sAncestral { eta: plan.eta as f32 }, &plan, Clip::Never))
             }
@@ -199,6 +199,11 @@ impl SchedulerConfig {
             zero_terminal_snr: self.rescale_betas_zero_snr.unwrap_or(false),
         };
         source.alphas_cumprod()
+    }
+
+    /// How many timesteps the model was trained on, as the reference's pipelines read it.
+    pub(crate) fn train_timesteps(&self) -> usize {
+        self.num_train_timesteps.unwrap_or(1000)
     }
 
     /// Betas are a matter of the model, so their defaults are those of the model's own class.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use candle_core::Tensor;
 
+use super::path_noise::PathNoise;
 use super::plan::Plan;
 use super::prediction::{divided, scaled};
 use super::sigma_space::SigmaSpace;
@@ -13,17 +14,21 @@ use crate::rng::NoiseSource;
 /// How many clean samples count.
 const ORDER: usize = 3;
 
-/// k-diffusion's `sample_dpmpp_3m_sde`, with plain normals of the run's own noise, one draw in each step but the last.
+/// k-diffusion's `sample_dpmpp_3m_sde`, with a Brownian path of the image's seed; from a source that tells no seeds plain
+/// normals, one draw in each step but the last.
 pub(super) struct Dpmpp3mSde {
     space: SigmaSpace,
     eta: f32,
+    path: PathNoise,
     /// Clean samples of the last steps, newest first.
     clean: VecDeque<Tensor>,
 }
 
 impl Dpmpp3mSde {
     pub(super) fn new(plan: &Plan) -> Self {
-        Self { space: SigmaSpace::new(plan, FinalSigmas::Zero), eta: plan.eta as f32, clean: VecDeque::new() }
+        let space = SigmaSpace::new(plan, FinalSigmas::Zero);
+        let path = PathNoise::new(&space.levels.sigmas);
+        Self { space, eta: plan.eta as f32, path, clean: VecDeque::new() }
     }
 
     /// The step's length in the logarithm of sigma.
@@ -104,7 +109,8 @@ impl Scheduler for Dpmpp3mSde {
         }
         if self.eta > 0.0 {
             let deviation = to * (-f64::from(-2.0 * h * self.eta).exp_m1()).sqrt() as f32;
-            let fresh = noise.randn(sample.dims(), sample.device())?;
+            let from = self.space.levels.sigmas[step];
+            let fresh = self.path.between(from, to, sample.dims(), sample.device(), noise)?;
             next = (next + scaled(&fresh, deviation)?)?;
         }
         self.space.position.advance(step);

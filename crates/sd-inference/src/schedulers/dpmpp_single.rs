@@ -2,10 +2,12 @@
 
 use candle_core::Tensor;
 
+use super::path_noise::PathNoise;
+use super::plan::Plan;
 use super::prediction::scaled;
 use super::sigma_space::{ancestral, exponential_step};
 use super::two_stage::{Rule, Step};
-use super::{Result, Sampler};
+use super::{FinalSigmas, Result, Sampler};
 use crate::rng::NoiseSource;
 
 /// The level half way between two, by logarithms.
@@ -49,13 +51,35 @@ impl Rule for Dpmpp2sAncestral {
 
 /// diffusers' `DPMSolverSDEScheduler`, k-diffusion's `sample_dpmpp_sde`.
 ///
-/// Both parts of a step see the same Brownian path: its increment over the whole step is the one over the first part
-/// and a fresh one. The reference takes the path from a tree that it seeds by itself; here it is made of plain normals
-/// of the run's own noise, two draws in each step, so that the seed alone says what comes out.
-#[derive(Default)]
+/// Both parts of a step see the same Brownian path, which is fixed by the image's seed. A source that tells no seeds gives
+/// plain normals, two draws in each step: the increment over the whole step is then the one over the first part and a
+/// fresh one.
 pub(super) struct DpmppSde {
-    /// The path's increment over the first part, unit variance.
+    path: PathNoise,
+    /// The increment over the first part, unit variance, where it is a plain draw.
     first: Option<Tensor>,
+}
+
+impl DpmppSde {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self { path: PathNoise::new(&plan.levels(FinalSigmas::Zero).sigmas), first: None }
+    }
+
+    /// What the path does on the way from one level to a part of the way to the next, by logarithms: a half, or all of it.
+    ///
+    /// The reference asks for the levels that it computes back from their logarithms.
+    fn noise(
+        &mut self,
+        (from, to, part): (f32, f32, f32),
+        like: &Tensor,
+        noise: &mut dyn NoiseSource,
+    ) -> Result<Tensor> {
+        let logarithm = |sigma: f32| -(f64::from(sigma).ln() as f32);
+        let level = |logarithm: f32| f64::from(-logarithm).exp() as f32;
+        let (start, end) = (logarithm(from), logarithm(to));
+        let reached = if part == 1.0 { end } else { start + part * (end - start) };
+        self.path.between(level(start), level(reached), like.dims(), like.device(), noise)
+    }
 }
 
 /// From one level down and back up to another, with this noise of unit variance.
@@ -74,9 +98,9 @@ impl Rule for DpmppSde {
     }
 
     fn half(&mut self, step: &Step<'_>, noise: &mut dyn NoiseSource) -> Result<Tensor> {
-        let fresh = noise.randn(step.sample.dims(), step.sample.device())?;
+        let fresh = self.noise((step.from, step.to, 0.5), step.sample, noise)?;
         let half = noisy_step(step.sample, step.clean, step.from, step.middle, &fresh)?;
-        self.first = Some(fresh);
+        self.first = Some(fresh).filter(|_| !self.path.has_paths());
         Ok(half)
     }
 
@@ -87,7 +111,7 @@ impl Rule for DpmppSde {
         clean: &Tensor,
         noise: &mut dyn NoiseSource,
     ) -> Result<Tensor> {
-        let fresh = noise.randn(clean.dims(), clean.device())?;
+        let fresh = self.noise((step.from, step.to, 1.0), clean, noise)?;
         let path = match self.first.take() {
             None => fresh,
             Some(first) => {

@@ -46,6 +46,7 @@ mod heun;
 mod lms;
 mod names;
 mod options;
+mod path_noise;
 mod plan;
 mod pndm;
 mod prediction;

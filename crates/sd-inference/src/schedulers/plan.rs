@@ -78,7 +78,10 @@ impl Plan {
     pub(super) fn levels(&self, final_sigmas: FinalSigmas) -> Levels {
         let training = self.training_sigmas();
         let spaced = tables::spaced(self.spacing, self.train(), self.steps, self.offset);
-        let spaced: Vec<f64> = spaced.into_iter().map(|t| f64::from(t as f32)).collect();
+        // The reference of one sampler looks up its levels at the exact timesteps; a Brownian tree tells the difference.
+        let exact = self.sampler == Sampler::DpmppSde;
+        let spaced: Vec<f64> =
+            spaced.into_iter().map(|t| if exact { t } else { f64::from(t as f32) }).collect();
         let sigmas: Vec<f64> = spaced.iter().map(|t| value_at(*t, &training)).collect();
         let (highest, lowest) = (sigmas[0], sigmas[sigmas.len() - 1]);
         let (mut timesteps, sigmas) =

@@ -13,6 +13,8 @@ pub enum Family {
     Sd2,
     /// Stable Diffusion XL: CLIP-L and OpenCLIP-bigG.
     Sdxl,
+    /// The refiner of SDXL: OpenCLIP-bigG alone, from pictures or from what SDXL began.
+    SdxlRefiner,
 }
 
 /// What the UNet was trained to predict.
@@ -41,6 +43,7 @@ impl Family {
             Self::Sd1 => "SD 1.x",
             Self::Sd2 => "SD 2.x",
             Self::Sdxl => "SDXL",
+            Self::SdxlRefiner => "SDXL refiner",
         }
     }
 
@@ -50,18 +53,24 @@ impl Family {
             (Self::Sd1, "model_index.json") => include_str!("configs/sd15.index.json"),
             (Self::Sd2, "model_index.json") => include_str!("configs/sd21.index.json"),
             (Self::Sdxl, "model_index.json") => include_str!("configs/sdxl.index.json"),
+            (Self::SdxlRefiner, "model_index.json") => include_str!("configs/refiner.index.json"),
             (Self::Sd1 | Self::Sdxl, "text_encoder/config.json") => include_str!("configs/clip_l.json"),
             (Self::Sd2, "text_encoder/config.json") => include_str!("configs/open_clip_h.json"),
-            (Self::Sdxl, "text_encoder_2/config.json") => include_str!("configs/open_clip_big_g.json"),
+            (Self::Sdxl | Self::SdxlRefiner, "text_encoder_2/config.json") => {
+                include_str!("configs/open_clip_big_g.json")
+            }
             (Self::Sd1, "unet/config.json") => include_str!("configs/sd15.unet.json"),
             (Self::Sd2, "unet/config.json") => include_str!("configs/sd21.unet.json"),
             (Self::Sdxl, "unet/config.json") => include_str!("configs/sdxl.unet.json"),
+            (Self::SdxlRefiner, "unet/config.json") => include_str!("configs/refiner.unet.json"),
             (Self::Sd1, "vae/config.json") => include_str!("configs/sd15.vae.json"),
             (Self::Sd2, "vae/config.json") => include_str!("configs/sd21.vae.json"),
-            (Self::Sdxl, "vae/config.json") => include_str!("configs/sdxl.vae.json"),
+            (Self::Sdxl | Self::SdxlRefiner, "vae/config.json") => include_str!("configs/sdxl.vae.json"),
             (Self::Sd1, "scheduler/scheduler_config.json") => include_str!("configs/sd15.scheduler.json"),
             (Self::Sd2, "scheduler/scheduler_config.json") => include_str!("configs/sd21.scheduler.json"),
-            (Self::Sdxl, "scheduler/scheduler_config.json") => include_str!("configs/sdxl.scheduler.json"),
+            (Self::Sdxl | Self::SdxlRefiner, "scheduler/scheduler_config.json") => {
+                include_str!("configs/sdxl.scheduler.json")
+            }
             _ => return None,
         })
     }
@@ -83,7 +92,7 @@ impl Family {
         match file {
             "model_index.json" if in_channels != 4 => {
                 config["_class_name"] = match self {
-                    Self::Sdxl => json!("StableDiffusionXLInpaintPipeline"),
+                    Self::Sdxl | Self::SdxlRefiner => json!("StableDiffusionXLInpaintPipeline"),
                     _ => json!("StableDiffusionInpaintPipeline"),
                 };
             }
@@ -103,7 +112,7 @@ impl Family {
     /// The token that the family's tokenizer in `folder` fills sequences with.
     pub(super) fn pad_token(self, folder: &str) -> &'static str {
         match (self, folder) {
-            (Self::Sd2, _) | (Self::Sdxl, "tokenizer_2") => "!",
+            (Self::Sd2, _) | (Self::Sdxl | Self::SdxlRefiner, "tokenizer_2") => "!",
             _ => "<|endoftext|>",
         }
     }
@@ -112,6 +121,7 @@ impl Family {
     pub(super) fn text_encoders(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Sdxl => &[("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")],
+            Self::SdxlRefiner => &[("text_encoder_2", "tokenizer_2")],
             _ => &[("text_encoder", "tokenizer")],
         }
     }
@@ -138,11 +148,12 @@ mod tests {
 
     #[test]
     fn every_configuration_is_one_that_can_be_loaded() {
-        for family in [Family::Sd1, Family::Sd2, Family::Sdxl] {
+        for family in [Family::Sd1, Family::Sd2, Family::Sdxl, Family::SdxlRefiner] {
             for (channels, prediction) in [(4, Prediction::Epsilon), (9, Prediction::V)] {
                 for file in Family::FILES {
                     let Some(text) = family.config_of(file, channels, prediction) else {
-                        assert!(file == "text_encoder_2/config.json" && family != Family::Sdxl);
+                        let mut own = family.text_encoders().iter();
+                        assert!(!own.any(|(folder, _)| file == format!("{folder}/config.json")), "{file}");
                         continue;
                     };
                     match file {

@@ -1,5 +1,5 @@
-//! Single-file checkpoints in the original naming: Stable Diffusion 1.x, 2.x and XL, and what was made from them for
-//! inpainting. What a file is, its tensors tell: names and shapes, never the name of the file.
+//! Single-file checkpoints in the original naming: Stable Diffusion 1.x, 2.x, XL and its refiner, and what was made from
+//! them for inpainting. What a file is, its tensors tell: names and shapes, never the name of the file.
 //!
 //! A file is presented as a folder in the diffusers layout ([`ModelFiles::Assembled`]): its tensors under other names,
 //! in place, and the family's configurations, which it does not carry. Reference:
@@ -8,6 +8,7 @@
 mod builtin;
 mod keys;
 mod kind;
+mod unet;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use safetensors::Dtype;
 
 pub use builtin::{Family, Prediction};
 pub use kind::FileKind;
+pub(crate) use unet::with_unet;
 
 use crate::assembled::{AssembledFiles, PartSource, Text};
 use crate::clip::ClipTextConfig;
@@ -85,15 +87,7 @@ pub(crate) fn open(path: &Path, config: Option<ModelFiles>) -> Result<ModelFiles
     }
     add_tokenizers(&mut files, family)?;
 
-    let layers = keys::unet_layers(|key| index.get(&format!("{}{key}", kind::UNET)).is_some());
-    add_part(
-        &mut files,
-        "unet",
-        index.renamed(|key, location| {
-            let name = key.strip_prefix(kind::UNET).and_then(|key| keys::unet(key, layers));
-            name.map(|name| (name, location.clone())).into_iter().collect()
-        }),
-    );
+    add_part(&mut files, "unet", unet::tensors(&index, kind::UNET));
     add_part(&mut files, "vae", vae_tensors(&index));
     for (folder, _) in family.text_encoders() {
         let tensors = text_tensors(&index, &files, family, folder)?;
@@ -108,22 +102,9 @@ pub(crate) fn with_vae(files: ModelFiles, path: &Path) -> Result<ModelFiles> {
     let name = files.name();
     let mut assembled = AssembledFiles::over(Some(files), name);
     if path.is_dir() {
-        let whole = path.join("vae/config.json").is_file();
-        // A part's own folder is the folder above it and its name.
-        let absolute = path.canonicalize().map_err(|source| Error::Io { path: path.into(), source })?;
-        let (root, folder) = match (whole, absolute.parent(), absolute.file_name()) {
-            (false, Some(root), Some(folder)) => (root, folder.to_string_lossy().into_owned()),
-            _ => (absolute.as_path(), "vae".to_owned()),
-        };
-        let source = ModelFiles::Folder(root.to_path_buf());
-        let config = format!("{folder}/config.json");
-        if !source.contains(&config) {
-            let reason = "it has neither a config.json nor vae/config.json".into();
-            return Err(Error::NotAModel { path: path.display().to_string(), reason });
-        }
-        let text = Text { label: source.describe(&config), bytes: source.bytes(&config)? };
+        let (text, source) = part_folder(path, "vae")?;
         assembled.add_text("vae/config.json", text);
-        assembled.add_part("vae", PartSource::Files { files: source, folder });
+        assembled.add_part("vae", source);
         return Ok(ModelFiles::Assembled(Arc::new(assembled)));
     }
     let index = read(path)?;
@@ -138,6 +119,25 @@ pub(crate) fn with_vae(files: ModelFiles, path: &Path) -> Result<ModelFiles> {
     }
     assembled.add_part("vae", PartSource::Tensors(Arc::new(tensors)));
     Ok(ModelFiles::Assembled(Arc::new(assembled)))
+}
+
+/// The configuration and the weights of a part: `path` is its own folder, or that of a whole model.
+fn part_folder(path: &Path, part: &str) -> Result<(Text, PartSource)> {
+    let whole = path.join(part).join("config.json").is_file();
+    // A part's own folder is the folder above it and its name.
+    let absolute = path.canonicalize().map_err(|source| Error::Io { path: path.into(), source })?;
+    let (root, folder) = match (whole, absolute.parent(), absolute.file_name()) {
+        (false, Some(root), Some(folder)) => (root, folder.to_string_lossy().into_owned()),
+        _ => (absolute.as_path(), part.to_owned()),
+    };
+    let files = ModelFiles::Folder(root.to_path_buf());
+    let config = format!("{folder}/config.json");
+    if !files.contains(&config) {
+        let reason = format!("it has neither a config.json nor {part}/config.json");
+        return Err(Error::NotAModel { path: path.display().to_string(), reason });
+    }
+    let text = Text { label: files.describe(&config), bytes: files.bytes(&config)? };
+    Ok((text, PartSource::Files { files, folder }))
 }
 
 fn add_part(files: &mut AssembledFiles, folder: &str, tensors: TensorIndex) {
@@ -164,6 +164,7 @@ fn text_tensors(
 ) -> Result<TensorIndex> {
     let (plain, open) = match (family, folder) {
         (Family::Sdxl, "text_encoder_2") => ("", "conditioner.embedders.1.model."),
+        (Family::SdxlRefiner, _) => ("", "conditioner.embedders.0.model."),
         (Family::Sdxl, _) => ("conditioner.embedders.0.transformer.", ""),
         _ => ("cond_stage_model.transformer.", "cond_stage_model.model."),
     };
@@ -244,12 +245,11 @@ pub(crate) fn recognise(index: &TensorIndex, name: &str) -> Result<Recognised> {
 
 fn family(index: &TensorIndex) -> Result<Family, String> {
     let any = |prefix: &str| index.iter().any(|(name, _)| name.starts_with(prefix));
-    let refiner = "it is the refiner of SDXL, which is not implemented";
     if any("conditioner.embedders.1.") || any("conditioner.embedders.0.transformer.") {
         return Ok(Family::Sdxl);
     }
     if any("conditioner.embedders.0.model.") {
-        return Err(refiner.into());
+        return Ok(Family::SdxlRefiner);
     }
     if any("cond_stage_model.model.") {
         return Ok(Family::Sd2);
@@ -266,10 +266,10 @@ fn family(index: &TensorIndex) -> Result<Family, String> {
         Some(768) => Ok(Family::Sd1),
         Some(1024) => Ok(Family::Sd2),
         Some(2048) => Ok(Family::Sdxl),
-        Some(1280) => Err(refiner.into()),
+        Some(1280) => Ok(Family::SdxlRefiner),
         other => Err(format!(
             "it holds no text encoder, and its cross-attention reads states of width {other:?}; SD 1.x has 768, SD 2.x \
-             1024, SDXL 2048"
+             1024, SDXL 2048, its refiner 1280"
         )),
     }
 }

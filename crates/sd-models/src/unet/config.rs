@@ -297,6 +297,14 @@ impl UnetConfig {
         skips
     }
 
+    /// How many numbers beside the pooled text, `pooled` wide, condition the UNet: 6 in SDXL, 5 in its refiner. `None` where
+    /// it takes neither, or where they do not fit its width.
+    pub fn time_ids(&self, pooled: usize) -> Option<usize> {
+        let dim = self.addition_time_embed_dim.filter(|dim| *dim > 0)?;
+        let width = self.projection_class_embeddings_input_dim?.checked_sub(pooled)?;
+        width.is_multiple_of(dim).then_some(width / dim)
+    }
+
     /// The width of the text states that the cross-attention reads.
     pub fn text_width(&self) -> usize {
         self.cross_attention_dim.get(0).unwrap_or(0)

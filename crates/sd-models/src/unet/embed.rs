@@ -11,8 +11,9 @@ use crate::{Error, Result, Weights};
 pub struct AddedCondition {
     /// The projected pooled text state, `(batch, projection_dim)`.
     pub text_embeds: Tensor,
-    /// For each sample: original height and width, crop top and left, target height and width, in pixels.
-    pub time_ids: Vec<[f64; 6]>,
+    /// For each sample as many numbers as the model has ([`UnetConfig::time_ids`]): original height and width, crop top
+    /// and left, target height and width, in pixels; for a refiner the aesthetic score in place of the last two.
+    pub time_ids: Vec<Vec<f64>>,
 }
 
 /// Timesteps, and where the model has them pooled text and sizes, to what conditions every residual block.
@@ -88,7 +89,9 @@ impl TimeCondition {
             });
         };
         let ids: Vec<f64> = added.time_ids.iter().flatten().copied().collect();
-        let sizes = embed(&ids, dim)?.reshape((added.time_ids.len(), 6 * dim))?.to_dtype(text.dtype())?;
+        let rows = added.time_ids.len();
+        let each = ids.len() / rows.max(1);
+        let sizes = embed(&ids, dim)?.reshape((rows, each * dim))?.to_dtype(text.dtype())?;
         let joined = Tensor::cat(&[&added.text_embeds.to_dtype(text.dtype())?, &sizes], D::Minus1)?;
         Ok((time + add_embedding.forward(&joined, None)?)?)
     }

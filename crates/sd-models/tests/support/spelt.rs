@@ -9,7 +9,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-pub const FAMILIES: [&str; 3] = ["sd15", "sd21", "sdxl"];
+pub const FAMILIES: [&str; 4] = ["sd15", "sd21", "sdxl", "refiner"];
 
 /// f32 values and their shape.
 #[derive(Debug, Clone, PartialEq)]
