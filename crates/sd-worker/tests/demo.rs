@@ -1,4 +1,4 @@
-//! Draws the 60 prompts of `models/demo/eval.json`, whose combinations of shape, colour and ground training never saw,
+//! Draws the prompts of `models/demo/eval.json`, whose combinations of shape, colour and ground training never saw,
 //! and looks at the pixels. The thresholds are what the product promises; the model's card tells what it reaches.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -30,7 +30,8 @@ fn check(dtype: DType) {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo"));
     let references: References =
         serde_json::from_str(&std::fs::read_to_string(folder.join("eval.json")).unwrap()).unwrap();
-    assert_eq!(references.prompts.len(), 60);
+    let total = references.prompts.len();
+    assert!(total >= 60, "{total} prompts");
     let options = LoadOptions { dtype, ..LoadOptions::default() };
     let pipeline = Pipeline::load(&ModelSource::folder(folder).unwrap(), &options).unwrap();
 
@@ -49,7 +50,7 @@ fn check(dtype: DType) {
             println!("{}: colour {} ground {} shape {}", wanted.prompt, seen.colour, seen.ground, seen.shape);
         }
     }
-    let share = |count: usize| count as f64 / references.prompts.len() as f64;
+    let share = |count: usize| count as f64 / total as f64;
     println!(
         "{dtype:?}: colour and ground {:.1} %, shape {:.1} %",
         100.0 * share(colour_and_ground),
@@ -57,7 +58,7 @@ fn check(dtype: DType) {
     );
     assert!(
         share(colour_and_ground) >= LEAST_COLOUR_AND_GROUND,
-        "colour and ground: {colour_and_ground} of 60"
+        "colour and ground: {colour_and_ground} of {total}"
     );
-    assert!(share(shapes) >= LEAST_SHAPE, "shape: {shapes} of 60");
+    assert!(share(shapes) >= LEAST_SHAPE, "shape: {shapes} of {total}");
 }
