@@ -52,7 +52,7 @@ const CHANGES: [[&str; 6]; 4] = [
     ["red", "circle", "sand", "blue", "circle", "sand"],
     ["yellow", "square", "grass", "purple", "square", "grass"],
     ["red", "heart", "snow", "pink", "heart", "water"],
-    ["black", "circle", "stone", "yellow", "star", "stone"],
+    ["blue", "circle", "stone", "yellow", "star", "stone"],
 ];
 
 #[test]
