@@ -318,9 +318,10 @@ fn a_picture_is_enlarged() {
         let arguments = [&["upscale", "circle.jpg", "--json"][..], arguments].concat();
         serde_json::from_str::<Value>(&done(sd_worker(&arguments, folder))).unwrap()
     };
+    let side = picture("circle.jpg", folder).width();
     let report = upscale(&[&network("basic_4x"), "--output=large.webp"]);
-    assert_eq!((&report["width"], &report["scale"]), (&256.into(), &4.into()), "{report}");
-    assert_eq!(picture("large.webp", folder).dimensions(), (256, 256));
+    assert_eq!((&report["width"], &report["scale"]), (&(4 * side).into(), &4.into()), "{report}");
+    assert_eq!(picture("large.webp", folder).dimensions(), (4 * side, 4 * side));
     let told = inspect("large.webp", folder)["parameters"].as_str().unwrap().to_owned();
     assert!(
         told.starts_with("a red circle on grass") && told.contains("Postprocess upscale by: 4.0000"),
@@ -335,10 +336,11 @@ fn a_picture_is_enlarged() {
         "--no-metadata",
         "--output=three.png",
     ]);
-    assert_eq!(picture("three.png", folder).dimensions(), (192, 192));
+    assert_eq!(picture("three.png", folder).dimensions(), (3 * side, 3 * side));
     assert_eq!(sd_worker(&["inspect", "three.png"], folder).status.code(), Some(2), "nothing is told");
 
-    let tiny = format!("--preview-vae={fixtures}/taesd/model");
+    let (tiny, coarse) =
+        (format!("--preview-vae={fixtures}/taesd/model"), format!("--model={fixtures}/sd21/model"));
     for (arguments, named) in [
         (vec!["upscale", "none.png", "--model=x"], "none.png"),
         (vec!["upscale", "circle.jpg", "--model=none.safetensors"], "none.safetensors"),
@@ -346,7 +348,7 @@ fn a_picture_is_enlarged() {
         (vec!["upscale", "circle.jpg", &network("basic_4x"), "--scale=9"], "scale is 9"),
         (vec!["upscale", "circle.jpg", &network("basic_4x"), "--tile=64", "--margin=17"], "margin: 17"),
         (vec!["upscale", "circle.jpg", &network("basic_4x"), "--tile=8"], "--tile"),
-        (vec!["generate", "x", &tiny], "channels and 8 pixels"),
+        (vec!["generate", "x", &coarse, &tiny], "channels and 8 pixels"),
     ] {
         let output = sd_worker(&arguments, folder);
         let message = text(&output.stderr);
