@@ -179,6 +179,9 @@ def train(group, args):
     if args.start and not resume:
         begin = torch.load(args.start)
         both.load_state_dict(begin["both"]); namer.load_state_dict(begin["namer"])
+        with torch.no_grad():
+            for weight, value in zip(both.parameters(), begin.get("average", [])):
+                weight.copy_(value)
     average = Average(both, 0.9995)
     optimiser = torch.optim.AdamW(
         [{"params": list(unet.parameters()), "peak": args.rate},
