@@ -79,7 +79,7 @@ pub fn pipeline_capabilities(info: &PipelineInfo, names: PipelineNames) -> Model
         .into_iter()
         .filter_map(|(method, works)| works.then_some(method))
         .collect(),
-        upscalers: [(Upscaler::Latent, true), (Upscaler::Lanczos, true), (Upscaler::Network, info.upscaler)]
+        upscalers: [(Upscaler::Latent, true), (Upscaler::Lanczos, true), (Upscaler::Network, info.upscaler.is_some())]
             .into_iter()
             .filter_map(|(upscaler, there)| there.then_some(upscaler))
             .collect(),
