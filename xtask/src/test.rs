@@ -14,7 +14,7 @@ const STAGES: &[&str] = &["fmt", "clippy", "docs", "tests", "kernels", "examples
 const KERNEL_SETS: [&str; 4] = ["scalar", "avx2", "avx512", "amx-emulated"];
 
 /// The tests that compare with the reference.
-const COMPARED: [&str; 15] = [
+const COMPARED: [&str; 16] = [
     "parity",
     "runs",
     "solver_runs",
@@ -30,6 +30,7 @@ const COMPARED: [&str; 15] = [
     "controls",
     "lora",
     "loras",
+    "taesd",
 ];
 
 pub(crate) fn run(arguments: &[String]) -> Result {

@@ -1,4 +1,4 @@
-//! The fields of the three operations.
+//! The fields of the operations that draw.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use crate::names::{
     ImageFormat, Preprocessor, PreviewMethod, Priority, RngKind, Sampler, Schedule, TimestepSpacing, Upscaler,
 };
 
-/// The fields that every operation has. `None` means "as the model has it".
+/// The fields that every operation has which draws. `None` means "as the model has it".
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Common {
     /// Which model; absent: the worker's default.
@@ -144,7 +144,7 @@ impl Default for Common {
 /// `image_generation`: text to image.
 #[derive(Debug, Clone, PartialEq, Serialize, Default)]
 pub struct ImageGeneration {
-    /// The fields that every operation has.
+    /// The fields that every operation has which draws.
     #[serde(flatten)]
     pub common: Common,
 }
@@ -152,7 +152,7 @@ pub struct ImageGeneration {
 /// `image_transform`: image and text to image.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ImageTransform {
-    /// The fields that every operation has.
+    /// The fields that every operation has which draws.
     #[serde(flatten)]
     pub common: Common,
     /// The image to start from.
@@ -170,7 +170,7 @@ impl Default for ImageTransform {
 /// `image_inpaint`: repaints what is white in the mask.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ImageInpaint {
-    /// The fields that every operation has.
+    /// The fields that every operation has which draws.
     #[serde(flatten)]
     pub common: Common,
     /// The image to start from.

@@ -76,6 +76,7 @@ mod loader;
 mod metadata;
 mod picture;
 mod pipeline_generator;
+mod previews;
 mod prompts;
 mod queue;
 mod registry;
@@ -85,6 +86,8 @@ mod running;
 mod shelf;
 mod submit;
 mod task;
+mod upscale;
+mod upscale_generator;
 mod waiting;
 mod warm_up;
 mod work;
@@ -93,18 +96,22 @@ pub use board::{ModelBoard, ModelEntry, ModelStatus};
 pub use encode::{EncodeError, encode_image};
 pub use engine::{EngineHandle, EngineStopped, GenerationEngine};
 pub use generator::{
-    ActiveGeneration, GeneratedImages, GenerationTimings, Generator, GeneratorError, StepReport, StepResult,
+    ActiveGeneration, GeneratedImages, GenerationTimings, Generator, GeneratorError, PreviewPicture,
+    StepReport, StepResult,
 };
 pub use images::read_picture;
 pub use job::{JobUpdate, JobUpdates, StoredImage};
 pub use loader::{ModelLoader, ModelMemory, ModelOffer, ModelRules, Only};
 pub use metadata::{FileTexts, JSON_KEY, PARAMETERS_KEY, Parameters, Reconstructed, read_texts};
 pub use picture::{Mask, Picture, WrongPixelCount};
-pub use pipeline_generator::{ActivePipeline, PipelineGenerator, PipelineNames, pipeline_capabilities};
+pub use pipeline_generator::{
+    ActiveJob, ActivePipeline, PipelineGenerator, PipelineNames, pipeline_capabilities,
+};
 pub use queue::{RequestQueue, RequestReceiver};
 pub use registry::{JobRegistry, Retention};
 pub use router::{CancelError, JobRouter};
 pub use submit::{Accepted, SubmitError, SubmitOptions};
-pub use task::{ControlTask, GenerationTask, Source};
+pub use task::{ControlTask, GenerationTask, Source, UpscaleTask};
+pub use upscale_generator::{ActiveUpscale, UpscaleGenerator};
 pub use waiting::Policy;
 pub use work::Shape;

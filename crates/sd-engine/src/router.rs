@@ -18,6 +18,7 @@ use crate::registry::JobRegistry;
 use crate::resolve::{self, Resolved};
 use crate::running::Described;
 use crate::submit::{Accepted, SubmitError, SubmitOptions};
+use crate::upscale;
 use crate::work::Work;
 
 /// Takes operations in, and tells what became of them. Cloning shares it; nothing in it blocks on the engine.
@@ -170,7 +171,8 @@ impl JobRouter {
     fn admit(&self, parsed: ParsedOperation, options: SubmitOptions) -> Result<Accepted, SubmitError> {
         let ParsedOperation { operation, mut faults } = parsed;
         let Some(operation) = operation else { return Err(SubmitError::Invalid(faults)) };
-        let wanted = operation.common().model.as_deref().and_then(|name| self.models.find(name));
+        // An upscale names a network; every model has the worker's.
+        let wanted = operation.common().and_then(|common| self.models.find(common.model.as_deref()?));
         let model = match self.readiness() {
             Ok(default) => wanted.as_ref().map_or(default, |wanted| Arc::clone(&wanted.capabilities)),
             Err(_) if !faults.is_empty() => return Err(SubmitError::Invalid(faults)),
@@ -186,7 +188,7 @@ impl JobRouter {
             retry_after: self.queue.retry_after(),
         })?;
         let resolved = resolve::resolve(operation, &model, draw_seed).map_err(SubmitError::Invalid)?;
-        self.enqueue(resolved, place, options)
+        self.enqueue(resolved, &model.id, place, options)
     }
 
     /// Tells everything that is wrong in one answer: the contract's faults and the model's.
@@ -196,13 +198,28 @@ impl JobRouter {
         model: &ModelCapabilities,
         faults: &mut Vec<FieldError>,
     ) -> Result<(), SubmitError> {
-        let other_model = operation.common().model.as_deref().filter(|name| !model.answers_to(name));
+        let wanted = operation.job().model;
+        let (other_model, there) = match operation {
+            // Where no upscaler is loaded, it is the operation that is beyond the worker.
+            Operation::ImageUpscale(_) => match model.upscale_models.first() {
+                Some(first) => {
+                    (wanted.filter(|name| upscale::chosen(Some(name), model).is_none()), &first.name)
+                }
+                None => (None, &model.id),
+            },
+            _ => (wanted.filter(|name| !model.answers_to(name)), &model.id),
+        };
         let objections = match other_model {
             Some(name) if faults.is_empty() => {
-                return Err(self.no_model(name));
+                return Err(match operation {
+                    Operation::ImageUpscale(_) => {
+                        SubmitError::ModelNotFound { name: name.to_owned(), there: format!("`{there}`") }
+                    }
+                    _ => self.no_model(name),
+                });
             }
             Some(name) => {
-                let message = format!("is not on this worker; there is `{}`", model.id);
+                let message = format!("is not on this worker; there is `{there}`");
                 faults.push(FieldError::new("model", message).with_value(name));
                 return Err(SubmitError::Invalid(std::mem::take(faults)));
             }
@@ -231,19 +248,20 @@ impl JobRouter {
     fn enqueue(
         &self,
         resolved: Resolved,
+        host: &str,
         place: crate::queue::Place,
         options: SubmitOptions,
     ) -> Result<Accepted, SubmitError> {
-        let Resolved { task, operation, parameters, notes } = resolved;
-        let common = operation.common();
-        let (priority, output, seed) = (common.priority, common.output, task.seed);
+        let Resolved { task, operation, parameters, notes, told } = resolved;
+        let fields = operation.job();
+        let (priority, output, seed) = (fields.priority, fields.output, task.seed());
         let accepted = Instant::now();
         let job_id = JobId::new(format!("job-{}", Uuid::new_v4()));
         let view = JobView {
             job_id: job_id.clone(),
             state: JobState::Queued,
             operation: operation.kind(),
-            model: task.model.clone(),
+            model: task.model().to_owned(),
             created_ms: unix_ms(),
             started_ms: None,
             finished_ms: None,
@@ -251,19 +269,19 @@ impl JobRouter {
             progress: None,
             images: Vec::new(),
             error: None,
-            hive_id: common.hive_id.clone(),
-            worker_id: common.worker_id.clone(),
+            hive_id: fields.hive_id.map(str::to_owned),
+            worker_id: fields.worker_id.map(str::to_owned),
         };
-        let deadline = common.deadline_ms.map(|ms| accepted + Duration::from_millis(ms));
+        let deadline = fields.deadline_ms.map(|ms| accepted + Duration::from_millis(ms));
         let job = self.registry.insert(view, priority);
         for message in notes {
             job.tell(JobEvent::Narration { level: NarrationLevel::Info, message });
         }
         let request = JobRequest {
-            work: Work::of(&task),
+            work: Work::of_task(&task, host),
             task,
             output,
-            described: Arc::new(Described { operation, parameters }),
+            described: Arc::new(Described { operation, parameters, told }),
             caller: options.caller,
             priority,
             accepted,

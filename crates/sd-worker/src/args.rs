@@ -74,7 +74,8 @@ pub(crate) enum LogFormat {
 /// Where a model's files are, beside its name.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct PlaceArgs {
-    /// A folder or file whose VAE replaces the model's.
+    /// A folder or file whose VAE replaces the model's; or a tiny autoencoder (TAESD, for SDXL TAESDXL), which decodes in a
+    /// fraction of the time, with less detail.
     #[arg(long, env = "SD_WORKER_VAE", value_name = "PATH")]
     pub(crate) vae: Option<String>,
     /// A folder or file whose UNet replaces the model's: models for few steps are often published as a UNet alone.
@@ -121,7 +122,7 @@ pub(crate) struct ModelArgs {
     /// A tiny autoencoder for previews by the method `taesd`: a folder or safetensors file of TAESD, for SDXL TAESDXL.
     #[arg(long, env = "SD_WORKER_PREVIEW_VAE", value_name = "PATH")]
     pub(crate) preview_vae: Option<PathBuf>,
-    /// A network of the ESRGAN family (.safetensors) that second passes may enlarge with.
+    /// A network of the ESRGAN family (.safetensors) that second passes and the operation image_upscale enlarge with.
     #[arg(long, env = "SD_WORKER_UPSCALER", value_name = "FILE")]
     pub(crate) upscaler: Option<PathBuf>,
     /// A model that may take over from this one late in a run: SDXL's refiner, or another of the same family.
@@ -412,6 +413,9 @@ pub(crate) struct UpscaleArgs {
     /// How many pixels on each side of a tile are shared with the next one.
     #[arg(long, env = "SD_WORKER_MARGIN", value_name = "PIXELS", default_value_t = 16)]
     pub(crate) margin: u16,
+    /// Which edges of the picture meet, so that those of the result do: x (left and right), y (top and bottom) or both.
+    #[arg(long, env = "SD_WORKER_TILING", value_enum, value_name = "AXES")]
+    pub(crate) tiling: Option<Axes>,
     /// Where to compute: `cpu`, `cuda`, `cuda:N` or `metal`.
     #[arg(long, env = "SD_WORKER_DEVICE", default_value = "cpu")]
     pub(crate) device: DeviceName,
@@ -494,7 +498,7 @@ pub(crate) enum BenchPart {
     Step,
     /// Latents to pixels.
     Decode,
-    /// A preview by the linear map, at full size and as JPEG.
+    /// A preview by the linear map: what the next step waits for, and the rest.
     Preview,
     /// All of it, from prompt to pixels.
     Picture,

@@ -7,6 +7,7 @@ mod bench;
 mod control;
 mod demo;
 mod exit;
+mod follow;
 mod generate;
 mod info;
 mod inspect;

@@ -345,7 +345,7 @@ fn a_picture_is_enlarged() {
         (vec!["upscale", "none.png", "--model=x"], "none.png"),
         (vec!["upscale", "circle.jpg", "--model=none.safetensors"], "none.safetensors"),
         (vec!["upscale", "circle.jpg", "--model=circle.jpg"], "circle.jpg"),
-        (vec!["upscale", "circle.jpg", &network("basic_4x"), "--scale=9"], "scale is 9"),
+        (vec!["upscale", "circle.jpg", &network("basic_4x"), "--scale=9"], "scale: 9 is outside 1..=8"),
         (vec!["upscale", "circle.jpg", &network("basic_4x"), "--tile=64", "--margin=17"], "margin: 17"),
         (vec!["upscale", "circle.jpg", &network("basic_4x"), "--tile=8"], "--tile"),
         (vec!["generate", "x", &coarse, &tiny], "channels and 8 pixels"),

@@ -2,4 +2,5 @@
 
 mod bad_input;
 mod round_trip;
+mod upscale;
 mod wire;

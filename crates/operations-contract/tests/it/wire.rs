@@ -15,7 +15,7 @@ fn parse(value: Value) -> Operation {
 #[test]
 fn defaults_are_those_of_the_contract() {
     let operation = parse(json!({"operation": "image_generation", "prompt": "a cat"}));
-    let common = operation.common();
+    let common = operation.common().unwrap();
     assert_eq!(operation.kind(), OperationKind::ImageGeneration);
     assert_eq!((common.num_images, common.clip_skip, common.rng), (1, 0, RngKind::TorchCpu));
     assert_eq!((common.width, common.steps, common.guidance_scale, common.seed), (None, None, None, None));
@@ -66,7 +66,7 @@ fn every_field_is_read() {
         "output": {"format": "jpeg", "quality": 70, "metadata": false}, "priority": "high", "deadline_ms": 1000,
         "hive_id": "h", "worker_id": "w", "guidance_rescale": 0.7, "guidance_interval": {"end": 0.8}, "eta": 1,
     }));
-    let common = operation.common();
+    let common = operation.common().unwrap();
     assert_eq!(common.seed, Some(u64::MAX));
     assert_eq!((common.width, common.height, common.steps), (Some(640), Some(512), Some(30)));
     assert_eq!((common.sampler, common.schedule), (Some(Sampler::Dpmpp2m), Some(Schedule::Karras)));

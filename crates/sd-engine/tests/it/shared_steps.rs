@@ -65,7 +65,7 @@ async fn worker(pipeline: &Pipeline, max_batch: usize) -> Worker {
 
 fn job(prompt: &str, steps: u32, seed: u64) -> Operation {
     let mut operation = Operation::generate(prompt);
-    let common = operation.common_mut();
+    let common = operation.common_mut().unwrap();
     (common.steps, common.seed) = (Some(steps), Some(seed));
     common.output.metadata = false;
     common.preview = Some(Preview { every: 2, ..Preview::default() });
