@@ -17,6 +17,7 @@ mod model;
 mod models;
 mod output;
 mod pool;
+mod safety;
 mod serve;
 mod threads;
 mod upscale;
