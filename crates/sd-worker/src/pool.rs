@@ -85,8 +85,8 @@ struct Settings {
 impl PipelineLoader {
     /// Reads what the files of all models say; loads none.
     ///
-    /// What belongs to one model - its VAE, its configurations, ControlNets, textual inversions and tiny autoencoder by
-    /// file - counts for the first; folders, whose files are taken where they fit, and the enlarging network count for all.
+    /// What belongs to one model - its VAE, UNet and configurations, its refiner, ControlNets, textual inversions and
+    /// tiny autoencoder by file - counts for the first; folders, whose files are taken where they fit, and the enlarging network count for all.
     pub(crate) fn new(args: &ModelArgs, nets: &ControlNetArgs, pool: &PoolArgs) -> Result<Self, Failure> {
         let mut models: Vec<Settings> = Vec::new();
         let options = model::options(args)?;
@@ -99,8 +99,12 @@ impl PipelineLoader {
                 _ => {
                     let place =
                         PlaceArgs { models_file: args.place.models_file.clone(), ..PlaceArgs::default() };
-                    let options =
-                        LoadOptions { embeddings: Vec::new(), preview_vae: None, ..options.clone() };
+                    let options = LoadOptions {
+                        embeddings: Vec::new(),
+                        preview_vae: None,
+                        refiner: None,
+                        ..options.clone()
+                    };
                     (place, ControlNetArgs::default(), options)
                 }
             };
