@@ -34,7 +34,8 @@ pub trait Generator: Send + 'static {
         1
     }
 
-    /// Whether the device's memory suffices to advance generations of these shapes together.
+    /// Whether generations of these shapes can be advanced together, and whether it pays: the device's memory suffices for
+    /// them.
     fn has_room(&self, shapes: &[Shape]) -> bool {
         let _ = shapes;
         true

@@ -37,6 +37,8 @@ pub struct PipelineGenerator {
     controlnets: Vec<(String, ControlNet)>,
     loras: BTreeMap<String, Lora>,
     max_batch: usize,
+    /// The pixels of the largest picture that shares a forward pass.
+    max_batch_pixels: u64,
 }
 
 /// What requests call a pipeline and what belongs to it.
@@ -137,6 +139,7 @@ impl PipelineGenerator {
             controlnets: Vec::new(),
             loras: BTreeMap::new(),
             max_batch: 1,
+            max_batch_pixels: u64::MAX,
         }
     }
 
@@ -156,6 +159,12 @@ impl PipelineGenerator {
     #[must_use]
     pub fn with_max_batch(self, max_batch: usize) -> Self {
         Self { max_batch, ..self }
+    }
+
+    /// That does so only for pictures of up to so many pixels; by default for all.
+    #[must_use]
+    pub fn with_max_batch_pixels(self, max_batch_pixels: u64) -> Self {
+        Self { max_batch_pixels, ..self }
     }
 
     fn control(&self, task: ControlTask) -> Result<Control, GeneratorError> {
@@ -195,7 +204,9 @@ impl Generator for PipelineGenerator {
     fn has_room(&self, shapes: &[Shape]) -> bool {
         let Some(first) = shapes.first() else { return true };
         let pictures = shapes.iter().map(|shape| shape.images as usize).sum();
-        self.pipeline.has_room(first.width as usize, first.height as usize, pictures)
+        let pixels = u64::from(first.width) * u64::from(first.height);
+        let pays = pixels <= self.max_batch_pixels;
+        pays && self.pipeline.has_room(first.width as usize, first.height as usize, pictures)
     }
 
     fn begin(&mut self, task: GenerationTask) -> Result<ActiveJob, GeneratorError> {
