@@ -14,6 +14,8 @@ pub enum ErrorCode {
     InvalidRequest,
     /// No token, or a wrong one.
     Unauthorized,
+    /// The token is good, but not for this; or a page of another origin asks.
+    Forbidden,
     /// No such model on this worker.
     ModelNotFound,
     /// The model cannot do what is asked.
@@ -38,7 +40,7 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// The body is larger than allowed.
     PayloadTooLarge,
-    /// The body is not declared as JSON.
+    /// The body is not declared as JSON, or as a form where one is taken.
     UnsupportedMediaType,
     /// The job is in a state that forbids this.
     Conflict,
@@ -50,6 +52,7 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest => "invalid_request",
             Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
             Self::ModelNotFound => "model_not_found",
             Self::UnsupportedOperation => "unsupported_operation",
             Self::QueueFull => "queue_full",

@@ -35,6 +35,7 @@ pub mod bounds;
 mod error;
 mod event;
 mod fields;
+mod form;
 mod image_data;
 mod job;
 mod model;
@@ -47,6 +48,7 @@ mod validate;
 
 pub use error::{ErrorBody, ErrorCode, ErrorDetail, FieldError, InvalidOperation};
 pub use event::{EventImage, JobEvent, NarrationLevel, NotATerminator, Terminator, Timings};
+pub use form::field_of_form;
 pub use image_data::{ImageData, ImageDataError};
 pub use job::{CancelView, ImageView, JobId, JobList, JobProgress, JobState, JobView, Submitted};
 pub use model::{Feature, ModelCapabilities, ModelList, ModelState, ModelView, UpscaleModel};

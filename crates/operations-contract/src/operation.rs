@@ -36,6 +36,8 @@ pub struct JobFields<'a> {
     pub priority: Priority,
     /// Milliseconds from acceptance after which the job is given up; absent: none.
     pub deadline_ms: Option<u64>,
+    /// Whether the job is cancelled when the last of those who follow it leaves.
+    pub cancel_on_disconnect: bool,
     /// Echoed, for a router above.
     pub hive_id: Option<&'a str>,
     /// Echoed, for a router above.
@@ -49,6 +51,7 @@ impl<'a> JobFields<'a> {
             output: common.output,
             priority: common.priority,
             deadline_ms: common.deadline_ms,
+            cancel_on_disconnect: common.cancel_on_disconnect,
             hive_id: common.hive_id.as_deref(),
             worker_id: common.worker_id.as_deref(),
         }
@@ -141,6 +144,7 @@ impl Operation {
                 output: request.output,
                 priority: request.priority,
                 deadline_ms: request.deadline_ms,
+                cancel_on_disconnect: request.cancel_on_disconnect,
                 hive_id: request.hive_id.as_deref(),
                 worker_id: request.worker_id.as_deref(),
             },

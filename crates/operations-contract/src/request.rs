@@ -94,6 +94,9 @@ pub struct Common {
     /// Milliseconds from acceptance after which the job is given up; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// Whether the job is cancelled when the last of those who follow it leaves, once there was one.
+    #[serde(skip_serializing_if = "is_false")]
+    pub cancel_on_disconnect: bool,
     /// Echoed, for a router above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hive_id: Option<String>,
@@ -135,6 +138,7 @@ impl Default for Common {
             output: Output::default(),
             priority: Priority::Normal,
             deadline_ms: None,
+            cancel_on_disconnect: false,
             hive_id: None,
             worker_id: None,
         }

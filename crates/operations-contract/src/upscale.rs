@@ -35,6 +35,9 @@ pub struct ImageUpscale {
     /// Milliseconds from acceptance after which the job is given up; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// Whether the job is cancelled when the last of those who follow it leaves, once there was one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cancel_on_disconnect: bool,
     /// Echoed, for a router above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hive_id: Option<String>,
@@ -55,6 +58,7 @@ impl Default for ImageUpscale {
             output: Output::default(),
             priority: Priority::Normal,
             deadline_ms: None,
+            cancel_on_disconnect: false,
             hive_id: None,
             worker_id: None,
         }
@@ -73,6 +77,9 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> ImageUpscale {
         output: fields.object("output", parse::output).unwrap_or_default(),
         priority: fields.name("priority").unwrap_or(default.priority),
         deadline_ms: fields.u64("deadline_ms", bounds::DEADLINE_MS),
+        cancel_on_disconnect: fields
+            .flag("cancel_on_disconnect")
+            .unwrap_or(default.cancel_on_disconnect),
         hive_id: fields.text("hive_id"),
         worker_id: fields.text("worker_id"),
     }

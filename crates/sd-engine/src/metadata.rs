@@ -18,7 +18,8 @@ pub const PARAMETERS_KEY: &str = "parameters";
 pub const JSON_KEY: &str = "sd-worker";
 
 /// What of a request changes no pixel: it is the client's business and no part of the picture.
-const NOT_OF_THE_PICTURE: [&str; 5] = ["preview", "priority", "deadline_ms", "hive_id", "worker_id"];
+const NOT_OF_THE_PICTURE: [&str; 6] =
+    ["preview", "priority", "deadline_ms", "cancel_on_disconnect", "hive_id", "worker_id"];
 
 /// The texts of one image. `seed` is the image's own; `circumstances` tell what else the picture depends on.
 pub(crate) fn texts(

@@ -13,6 +13,8 @@ use uuid::Uuid;
 
 use crate::board::{ModelBoard, ModelEntry, ModelStatus};
 use crate::job::{JobSink, JobUpdates, StoredImage, unix_ms};
+use crate::listeners::Listening;
+use crate::log;
 use crate::queue::{JobRequest, RequestQueue, Swap};
 use crate::registry::JobRegistry;
 use crate::resolve::{self, Resolved};
@@ -28,6 +30,7 @@ pub struct JobRouter {
     registry: JobRegistry,
     models: ModelBoard,
     closed: Arc<AtomicBool>,
+    log_prompts: bool,
 }
 
 /// Why a job was not cancelled.
@@ -45,7 +48,13 @@ pub enum CancelError {
 impl JobRouter {
     /// Takes the sending end of the queue, the registry, and the board on which the engine posts.
     pub fn new(queue: RequestQueue, registry: JobRegistry, models: ModelBoard) -> Self {
-        Self { queue, registry, models, closed: Arc::default() }
+        Self { queue, registry, models, closed: Arc::default(), log_prompts: false }
+    }
+
+    /// Writes the prompts of accepted jobs into the log, which otherwise holds none.
+    #[must_use]
+    pub fn with_prompts_logged(self, log_prompts: bool) -> Self {
+        Self { log_prompts, ..self }
     }
 
     /// Submits an operation.
@@ -73,7 +82,8 @@ impl JobRouter {
 
     /// The story of a job, from the event after `after` on (0: from the beginning).
     pub fn subscribe(&self, id: &JobId, after: u64) -> Option<JobUpdates> {
-        Some(JobUpdates::new(self.registry.find(id.as_str())?, after))
+        let job = self.registry.find(id.as_str())?;
+        Some(JobUpdates::new(Listening::to(job, Arc::clone(&self.closed)), after))
     }
 
     /// One job.
@@ -269,19 +279,25 @@ impl JobRouter {
             progress: None,
             images: Vec::new(),
             error: None,
+            caller: options.caller.as_deref().map(str::to_owned),
             hive_id: fields.hive_id.map(str::to_owned),
             worker_id: fields.worker_id.map(str::to_owned),
         };
         let deadline = fields.deadline_ms.map(|ms| accepted + Duration::from_millis(ms));
         let job = self.registry.insert(view, priority);
+        if fields.cancel_on_disconnect {
+            job.listeners.take_the_job_along();
+        }
         for message in notes {
             job.tell(JobEvent::Narration { level: NarrationLevel::Info, message });
         }
+        let described = Arc::new(Described { operation, parameters, told });
+        let caller = options.caller.clone();
         let request = JobRequest {
             work: Work::of_task(&task, host),
             task,
             output,
-            described: Arc::new(Described { operation, parameters, told }),
+            described: Arc::clone(&described),
             caller: options.caller,
             priority,
             accepted,
@@ -294,6 +310,7 @@ impl JobRouter {
             self.registry.forget(&job);
             return Err(SubmitError::ShuttingDown);
         }
+        log::accepted(&job_id, caller.as_deref(), &described.operation, self.log_prompts);
         Ok(Accepted { job_id, seed })
     }
 }

@@ -102,6 +102,7 @@ fn common() -> impl Strategy<Value = Common> {
         num_images: numbers.5,
         clip_skip: numbers.6,
         deadline_ms: numbers.7,
+        cancel_on_disconnect: flags.2,
         sampler: names.0,
         schedule: names.1,
         rng: names.2,
