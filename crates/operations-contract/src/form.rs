@@ -74,7 +74,7 @@ mod tests {
         let body: serde_json::Map<_, _> =
             fields.iter().map(|(name, text)| ((*name).to_owned(), field_of_form(name, text))).collect();
         let operation = Operation::from_json(&body.into()).unwrap();
-        let common = operation.common();
+        let common = operation.common().unwrap();
         assert_eq!((common.steps, common.seed), (Some(7), Some(u64::MAX)));
         assert_eq!((common.guidance_scale, common.prompt_weighting), (Some(2.5), Some(false)));
         assert_eq!((common.prompt.as_str(), common.loras.len()), ("a {cat}", 1));

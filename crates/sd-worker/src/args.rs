@@ -1,5 +1,7 @@
 //! The command line. Every flag is also an environment variable `SD_WORKER_...`.
 
+pub(crate) mod safety;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -14,6 +16,7 @@ use crate::control::{ControlArgs, ControlNetArgs};
 use crate::loras::LoraArg;
 use crate::models::args::ModelsArgs;
 use crate::pool::PoolArgs;
+use safety::SafetyArgs;
 
 /// More threads than any machine has cores.
 const MAX_THREADS: i64 = 1024;
@@ -330,15 +333,14 @@ pub(crate) struct ServeArgs {
     /// Address and port; port 0 takes any free one. Other than loopback needs a token.
     #[arg(long, env = "SD_WORKER_LISTEN", default_value = "127.0.0.1:8600", value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
-    /// The bearer token that clients must send. Better given by the environment, where `ps` does not show it.
-    #[arg(long, env = "SD_WORKER_TOKEN", hide_env_values = true)]
-    pub(crate) token: Option<String>,
     /// How many jobs may wait.
     #[arg(long, env = "SD_WORKER_QUEUE_CAPACITY", default_value_t = 64, value_name = "JOBS",
           value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) queue_capacity: u16,
     #[command(flatten)]
     pub(crate) pool: PoolArgs,
+    #[command(flatten)]
+    pub(crate) safety: SafetyArgs,
 }
 
 /// What `generate` takes, and a picture to start from.

@@ -18,6 +18,7 @@ mod model;
 mod models;
 mod output;
 mod pool;
+mod safety;
 mod serve;
 mod threads;
 mod upscale;

@@ -1,7 +1,7 @@
 //! `sd-worker serve`: the jobs API on a socket, until a signal ends it.
 
 use sd_engine::ModelStatus;
-use sd_http::{Api, ApiConfig, ApiToken, ServeError, Server, ServerConfig};
+use sd_http::{Api, ApiConfig, ServeError, Server};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -29,32 +29,33 @@ pub(crate) fn runtime() -> Result<Runtime, Failure> {
 
 async fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let token = match &args.token {
-        Some(token) => {
-            Some(ApiToken::new(token.as_str()).map_err(|error| Failure::refused(format!("token: {error}")))?)
-        }
-        None => None,
-    };
-    let without_token = token.is_none();
+    let (api, server, follow_files) = args.safety.resolve()?.split();
+    let without_token = api.tokens.is_none();
+    let scheme = if server.tls.is_some() { "https" } else { "http" };
     let worker = Worker::new(args.queue_capacity.into());
-    let (router, models) = (worker.router.clone(), worker.models.clone());
+    let router = worker.router.clone().with_prompts_logged(args.safety.log_prompts);
+    let models = worker.models.clone();
     let config = ApiConfig {
-        token,
         version: env!("CARGO_PKG_VERSION").into(),
         features: sd_inference::accelerators().into_iter().map(str::to_owned).collect(),
-        ..ApiConfig::default()
+        ..api
     };
-    let server = Server::bind(args.listen, Api::new(router.clone(), config), ServerConfig::default())
-        .await
-        .map_err(|error| match error {
-        ServeError::TokenRequired(_) => Failure::refused(error),
-        error => Failure::failed(error),
-    })?;
+    let server = Server::bind(args.listen, Api::new(router.clone(), config), server).await.map_err(
+        |error| match error {
+            ServeError::TokenRequired(_) => Failure::refused(error),
+            error => Failure::failed(error),
+        },
+    )?;
     // Supervisors and tests read the address from this line: the port may have been chosen just now.
-    say(format!("listening on http://{}", server.local_addr()))?;
+    say(format!("listening on {scheme}://{}", server.local_addr()))?;
     if without_token {
         tracing::warn!("no token: anyone on this machine may use the worker");
     }
+
+    if !without_token && scheme == "http" && !args.listen.ip().to_canonical().is_loopback() {
+        tracing::warn!("no TLS: tokens and pictures can be read on the way, unless a proxy has it");
+    }
+    tokio::spawn(follow_files);
 
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(server.serve(async {

@@ -7,12 +7,17 @@ mod auth;
 mod bad_input;
 mod body_limits;
 mod connections;
+mod cors;
+mod forms;
 #[path = "../../../sd-engine/tests/it/generator.rs"]
 mod generator;
 mod images;
 mod jobs;
 mod lifecycle;
+mod listeners;
 mod models;
 mod protocol;
+mod scopes;
 mod stream;
 mod support;
+mod tls;
