@@ -9,7 +9,9 @@ use operations_contract::{JobEvent, JobId};
 /// Hands out the bytes of events. A picture is megabytes in base64: two hundred listeners of one job, some of whom do not
 /// read, share one copy, which goes when the last of them has sent it. Cloning shares the frames.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Frames(Arc<Mutex<HashMap<(JobId, u64), Weak<Frame>>>>);
+pub(crate) struct Frames(Arc<Mutex<ByEvent>>);
+
+type ByEvent = HashMap<(JobId, u64), Weak<Frame>>;
 
 /// One event's bytes, made by the first who needs them.
 #[derive(Debug, Default)]

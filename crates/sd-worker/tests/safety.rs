@@ -38,7 +38,9 @@ fn what_would_not_be_safe_is_refused_before_anything_listens() {
     let file = tokens.to_str().unwrap();
     write(&tokens, "anna:hush-hush\nanna:other-hush\n");
     assert!(refused("0.0.0.0:0", &[], &[]).contains("set a token"));
-    let cases: [(&[&str], &[(&str, &str)], &str); 8] = [
+    /// Flags, variables, and what is told.
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 8] = [
         (&["--tokens-file", file], &[], "line 2: the name `anna` stands on line 1 already"),
         (&["--tokens-file", "/no/such/file"], &[], "/no/such/file: "),
         (&["--tokens-file", file], &[("SD_WORKER_TOKEN", "hush-hush")], "cannot be used with"),

@@ -103,6 +103,12 @@ async fn a_token_without_the_scope_is_told_which_one_is_missing() {
             assert_eq!(ask(&worker, token, "GET", path, "").await.status, 200, "{token} {path}");
         }
     }
+    for path in ["/v1/models/test-model/load", "/v1/models/test-model/unload"] {
+        let refused = ask(&worker, "t-anna", "POST", path, "").await;
+        assert_eq!((refused.status.as_u16(), refused.code().as_str()), (403, "forbidden"), "{path}");
+    }
+    let load = "/v1/models/test-model/load";
+    assert!(ask(&worker, "t-ops", "POST", load, "").await.status.is_success());
     assert_eq!(ask(&worker, "t-anne", "GET", "/v1/info", "").await.status, 401);
 }
 
