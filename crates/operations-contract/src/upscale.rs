@@ -77,9 +77,7 @@ pub(crate) fn read(fields: &mut Fields<'_>) -> ImageUpscale {
         output: fields.object("output", parse::output).unwrap_or_default(),
         priority: fields.name("priority").unwrap_or(default.priority),
         deadline_ms: fields.u64("deadline_ms", bounds::DEADLINE_MS),
-        cancel_on_disconnect: fields
-            .flag("cancel_on_disconnect")
-            .unwrap_or(default.cancel_on_disconnect),
+        cancel_on_disconnect: fields.flag("cancel_on_disconnect").unwrap_or(default.cancel_on_disconnect),
         hive_id: fields.text("hive_id"),
         worker_id: fields.text("worker_id"),
     }

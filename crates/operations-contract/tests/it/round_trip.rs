@@ -174,6 +174,7 @@ fn upscale() -> impl Strategy<Value = ImageUpscale> {
             output,
             priority,
             deadline_ms,
+            cancel_on_disconnect: !x,
             hive_id,
             worker_id,
         }
