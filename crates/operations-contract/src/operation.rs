@@ -36,7 +36,7 @@ pub struct JobFields<'a> {
     pub priority: Priority,
     /// Milliseconds from acceptance after which the job is given up; absent: none.
     pub deadline_ms: Option<u64>,
-    /// Whether the job is cancelled when the last of those who follow it leaves, once there was one.
+    /// Whether the job is cancelled when the last of those who follow it leaves.
     pub cancel_on_disconnect: bool,
     /// Echoed, for a router above.
     pub hive_id: Option<&'a str>,

@@ -102,12 +102,12 @@ pub(crate) fn operation(parts: Vec<Part>) -> Result<Value, ApiError> {
 /// Puts a picture where its part's name says.
 fn place(body: &mut Map<String, Value>, part: &Part) -> Result<(), &'static str> {
     let (fields, field) = match part.name.as_str() {
-        name @ ("init_image" | "input_image" | "mask_image") => (body, name),
+        name @ ("init_image" | "input_image" | "mask_image" | "image") => (body, name),
         name => {
             let index = name.strip_prefix("control[").and_then(|rest| rest.strip_suffix("].image"));
             let index: usize = index
                 .and_then(|index| index.parse().ok())
-                .ok_or("takes no file; init_image, input_image, mask_image and control[N].image do")?;
+                .ok_or("takes no file; init_image, input_image, mask_image, image and control[N].image do")?;
             let entry = body.get_mut("control").and_then(|controls| controls.get_mut(index));
             let entry = entry.and_then(Value::as_object_mut);
             (entry.ok_or("belongs to no entry of `control`, which is sent as JSON")?, "image")

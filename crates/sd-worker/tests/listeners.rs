@@ -3,15 +3,15 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(target_os = "linux")]
 
-#[path = "support/logged_service.rs"]
-mod service;
+#[path = "support/logged.rs"]
+mod logged;
 
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use logged::{Answer, Service};
 use serde_json::json;
-use service::{Answer, Service};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 const READING: usize = 100;

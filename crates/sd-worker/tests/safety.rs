@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/logged_service.rs"]
-mod service;
+#[path = "support/logged.rs"]
+mod logged;
 
 use std::path::Path;
 use std::process::{Command, Output};
 
+use logged::Service;
 use serde_json::{Value, json};
-use service::Service;
 
 const ANNA: &str = "authorization: Bearer t0p-anna-5ecret\r\n";
 const JSON: &str = "content-type: application/json\r\n";

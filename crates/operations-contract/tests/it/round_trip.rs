@@ -159,10 +159,10 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 fn upscale() -> impl Strategy<Value = ImageUpscale> {
-    let sizes = (of(1.0..=8.0f64), 32..=1024u32, 0..=8u32, any::<bool>(), any::<bool>());
+    let sizes = (of(1.0..=8.0f64), 32..=1024u32, 0..=8u32, any::<bool>());
     let job = (of(name()), output(), select(Priority::ALL), of(1..=86_400_000u64), of(name()), of(name()));
     (image(), sizes, job).prop_map(|(image, sizes, job)| {
-        let ((scale, tile, margin, x, away), (model, output, priority, deadline_ms, hive_id, worker_id)) =
+        let ((scale, tile, margin, x), (model, output, priority, deadline_ms, hive_id, worker_id)) =
             (sizes, job);
         ImageUpscale {
             image,
@@ -174,7 +174,7 @@ fn upscale() -> impl Strategy<Value = ImageUpscale> {
             output,
             priority,
             deadline_ms,
-            cancel_on_disconnect: away,
+            cancel_on_disconnect: !x,
             hive_id,
             worker_id,
         }

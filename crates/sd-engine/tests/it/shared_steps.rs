@@ -133,7 +133,8 @@ async fn pictures_beyond_the_size_for_which_it_pays_go_alone() {
     let worker = worker(&Pipeline::load(&source, &LoadOptions::default()).unwrap(), 3).await;
     let large = |seed| {
         let mut job = job("a red circle", 2, seed);
-        (job.common_mut().width, job.common_mut().height) = (Some(72), Some(64));
+        let common = job.common_mut().unwrap();
+        (common.width, common.height) = (Some(72), Some(64));
         worker.router.submit(job).unwrap().job_id
     };
     let first = large(1);

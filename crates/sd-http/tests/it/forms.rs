@@ -121,6 +121,9 @@ async fn faults_name_the_part() {
         "the file is in its place; the model has no controls: {}",
         control.text()
     );
+    let upscale =
+        Form::default().text("operation", "image_upscale").file("image", &picture).send(&worker).await;
+    assert_eq!(upscale.status, 422, "the file is in its place; there is no upscaler: {}", upscale.text());
     assert_eq!(worker.get("/v1/jobs").await.json(), json!({"jobs": []}));
 }
 
