@@ -41,6 +41,7 @@ mod model;
 mod names;
 mod operation;
 mod parse;
+mod registration;
 mod request;
 mod validate;
 
@@ -54,6 +55,7 @@ pub use names::{
     TimestepSpacing, UnknownName, Upscaler,
 };
 pub use operation::{Operation, ParsedOperation};
+pub use registration::{Heartbeat, HeartbeatAnswer, WorkerInfo, WorkerStatus};
 pub use request::{
     Common, Control, Extend, GuidanceInterval, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora,
     Output, Preview, Refiner, Tiling,
