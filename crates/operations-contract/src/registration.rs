@@ -32,7 +32,7 @@ pub struct WorkerInfo {
     pub implementation: String,
     /// The version of that program.
     pub version: String,
-    /// The models that can serve now, with their limits; empty until one is loaded.
+    /// The models that requests may name, with their limits; empty until the default one is loaded.
     #[serde(default)]
     pub capabilities: Vec<ModelCapabilities>,
 }
