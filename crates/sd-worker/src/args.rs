@@ -12,6 +12,7 @@ use sd_inference::{MemoryLimit, RandomModel};
 
 use crate::config::{ConfigArgs, FileArgs};
 use crate::control::{ControlArgs, ControlNetArgs};
+use crate::jobs::args::JobsArgs;
 use crate::life::LifeArgs;
 use crate::loras::LoraArg;
 use crate::models::args::ModelsArgs;
@@ -59,6 +60,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Print what `serve` is told by file, environment and flags, and which of them says it.
     Config(ConfigArgs),
+    /// Submit jobs to a worker elsewhere, list, watch, cancel and fetch them.
+    Jobs(JobsArgs),
     /// Tell how a picture was made: the command that makes it again.
     Inspect(InspectArgs),
     /// Enlarge a picture with a network of the ESRGAN family.

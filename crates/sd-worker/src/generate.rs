@@ -3,19 +3,19 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use operations_contract::{
-    Common, ErrorCode, EventImage, Extend, Hires, ImageData, ImageGeneration, ImageInpaint, ImageTransform,
-    JobEvent, JobId, Operation, Output, Refiner, Terminator, Timings,
+    Common, Extend, Hires, ImageData, ImageGeneration, ImageInpaint, ImageTransform, JobId, Operation, Output,
+    Refiner,
 };
 use sd_engine::{JobRouter, JobUpdate};
 use serde_json::json;
 
 use crate::args::{GenerateArgs, InpaintArgs, TransformArgs};
-use crate::exit::{Failure, Kind, say};
+use crate::exit::{Failure, say};
 use crate::loras;
 use crate::model;
 use crate::output::OutputFiles;
+use crate::story::{Done, Story};
 use crate::worker::Worker;
 
 /// `sd-worker generate`.
@@ -32,8 +32,14 @@ pub(crate) fn transform(args: &TransformArgs) -> Result<(), Failure> {
 
 /// `sd-worker inpaint`.
 pub(crate) fn inpaint(args: &InpaintArgs) -> Result<(), Failure> {
-    let request = ImageInpaint {
-        common: common(&args.generate)?,
+    let request = ImageInpaint { common: common(&args.generate)?, ..inpaint_request(args)? };
+    make(&args.generate, Operation::ImageInpaint(request))
+}
+
+/// What the flags of `inpaint` say beside those of `generate`.
+pub(crate) fn inpaint_request(args: &InpaintArgs) -> Result<ImageInpaint, Failure> {
+    Ok(ImageInpaint {
+        common: Common::default(),
         init_image: read("image", &args.image)?,
         mask_image: args.mask.as_deref().map_or(Ok(ImageData::default()), |mask| read("mask", mask))?,
         mask_from_alpha: args.mask_from_alpha,
@@ -47,8 +53,7 @@ pub(crate) fn inpaint(args: &InpaintArgs) -> Result<(), Failure> {
         strength: args.strength,
         mask_blur: args.mask_blur,
         padding_mask_crop: args.padding_mask_crop,
-    };
-    make(&args.generate, Operation::ImageInpaint(request))
+    })
 }
 
 /// The bytes of an image file that a flag names.
@@ -90,7 +95,8 @@ fn make(args: &GenerateArgs, mut operation: Operation) -> Result<(), Failure> {
     report(args, output, &finished?, start.elapsed())
 }
 
-fn common(args: &GenerateArgs) -> Result<Common, Failure> {
+/// What the flags say of a request, save for its files and adapters.
+pub(crate) fn common(args: &GenerateArgs) -> Result<Common, Failure> {
     Ok(Common {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
@@ -125,18 +131,10 @@ fn common(args: &GenerateArgs) -> Result<Common, Failure> {
     })
 }
 
-/// What a finished job told.
-struct Done {
-    images: Vec<EventImage>,
-    timings: Timings,
-}
-
 /// Follows the job to its end, showing its progress. Ctrl-C cancels it.
 async fn follow(router: &JobRouter, id: &JobId, quiet: bool) -> Result<Done, Failure> {
     let mut updates = router.subscribe(id, 0).ok_or_else(|| Failure::failed("the job is gone"))?;
-    let bar = progress_bar(quiet);
-    let mut done = None;
-    let mut error = None;
+    let mut story = Story::new(quiet);
     let mut interrupted = false;
     loop {
         let update = tokio::select! {
@@ -149,57 +147,11 @@ async fn follow(router: &JobRouter, id: &JobId, quiet: bool) -> Result<Done, Fai
             }
         };
         match update {
-            Some(JobUpdate::Event { event, .. }) => match event {
-                JobEvent::Started { steps, .. } => bar.set_length(steps.into()),
-                JobEvent::Progress { step, total_steps, .. } => {
-                    bar.set_length(total_steps.into());
-                    bar.set_position(step.into());
-                }
-                JobEvent::Narration { message, .. } => bar.suspend(|| eprintln!("note: {message}")),
-                JobEvent::Complete { images, timings, .. } => done = Some(Done { images, timings }),
-                JobEvent::Error(detail) => error = Some(detail),
-                _ => {}
-            },
-            Some(JobUpdate::End(end)) => {
-                bar.finish_and_clear();
-                return match (end, done, error) {
-                    (Terminator::Done, Some(done), _) => Ok(done),
-                    (Terminator::Cancelled, ..) => {
-                        Err(Failure { kind: Kind::Interrupted, message: "interrupted".into() })
-                    }
-                    (_, _, Some(detail))
-                        if matches!(
-                            detail.code,
-                            ErrorCode::UnsupportedOperation | ErrorCode::OutOfMemory
-                        ) =>
-                    {
-                        Err(Failure::refused(detail.message))
-                    }
-                    (_, _, Some(detail)) => Err(Failure::failed(detail.message)),
-                    (end, ..) => Err(Failure::failed(end)),
-                };
-            }
+            Some(JobUpdate::Event { event, .. }) => story.tell(event),
+            Some(JobUpdate::End(end)) => return story.end(end),
             None => return Err(Failure::failed("the job ended without a word")),
         }
     }
-}
-
-fn progress_bar(quiet: bool) -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    if quiet {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    let style = ProgressStyle::with_template("{bar:30} step {pos}/{len}  {per_sec}  {eta} left");
-    if let Ok(style) = style {
-        bar.set_style(style.with_key(
-            "per_sec",
-            |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-                // Nothing can be done about a bar that cannot be drawn.
-                let _ = write!(out, "{:.2} it/s", state.per_sec());
-            },
-        ));
-    }
-    bar
 }
 
 fn report(args: &GenerateArgs, output: OutputFiles, done: &Done, elapsed: Duration) -> Result<(), Failure> {

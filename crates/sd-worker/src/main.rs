@@ -11,6 +11,7 @@ mod exit;
 mod generate;
 mod info;
 mod inspect;
+mod jobs;
 mod latency;
 mod life;
 mod logging;
@@ -23,6 +24,7 @@ mod registration;
 mod reload;
 mod serve;
 mod signals;
+mod story;
 mod threads;
 mod upscale;
 mod worker;
@@ -37,7 +39,7 @@ use reload::{Live, Reload};
 fn main() -> ExitCode {
     threads::keep_to_one_pool();
     let arguments: Vec<_> = std::env::args_os().collect();
-    let Configured { cli, settings, .. } = match config::load(&arguments) {
+    let Configured { cli, explicit, settings } = match config::load(&arguments) {
         Ok(configured) => configured,
         Err(Unusable::CommandLine(error)) => error.exit(),
         Err(Unusable::File(failure)) => return ended(Err(failure)),
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
             serve::run(args, Reload::new(arguments, settings, live))
         }
         Command::Config(args) => config::run(&args, &settings),
+        Command::Jobs(args) => jobs::run(&args, &explicit),
         Command::Inspect(args) => inspect::run(&args),
         Command::Upscale(args) => upscale::run(&args),
         Command::Bench(args) => bench::run(&args),
