@@ -142,6 +142,8 @@ fn cancelled_and_unknown_jobs_have_their_exit_codes() {
         let said = text(&output.stderr);
         assert!(output.status.code() == Some(2) && said.contains(part), "{arguments:?}: {said}");
     }
+    let help = out(&jobs(&url, folder.path(), &["submit", "generate", "--help"]));
+    assert!(help.contains("--model") && help.contains("--steps") && !help.contains("--dtype"), "{help}");
     let nobody = jobs("http://127.0.0.1:9", folder.path(), &["list"]);
     assert_eq!(nobody.status.code(), Some(1), "{}", text(&nobody.stderr));
 }

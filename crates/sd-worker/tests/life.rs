@@ -80,6 +80,20 @@ fn when_the_time_is_over_listeners_are_told_and_the_exit_code_says_it() {
     }
 }
 
+/// The model's names come from a file that never ends to arrive.
+#[test]
+fn sigterm_is_followed_while_the_model_loads() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("names.json");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut service =
+        Service::start_unready(&["--model=sd15", &format!("--models-file={}", pipe.display())], &[]);
+    let (status, answer) = service.get("/ready");
+    assert!(status == 503 && answer.contains("not_ready"), "{status} {answer}");
+    service.signal("-TERM");
+    assert_eq!(service.wait().code(), Some(0), "{}", service.log());
+}
+
 /// All that an event stream says.
 fn read(address: &str, path: &str) -> String {
     use std::io::{Read, Write};

@@ -1,7 +1,7 @@
 //! What the worker is told: one TOML file, above it the environment, above that the flags.
 //!
-//! The keys of the file are the long flags of `sd-worker serve`, whichever those are: the file's values become the
-//! flags' defaults, so that one parser checks all three and knows where each value comes from.
+//! The keys of the file are the long flags of `sd-worker serve`, whichever those are: what the file says and nothing above
+//! it is read as if it stood on the command line, so that one parser checks all three layers and how they fit together.
 
 mod file;
 mod print;
@@ -10,12 +10,13 @@ mod reference;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, ServeArgs};
 use crate::exit::Failure;
+use crate::jobs::args::without_loading;
 use file::{ConfigFile, Entry};
 
 pub(crate) use print::run;
@@ -111,11 +112,16 @@ pub(crate) enum Unusable {
 
 /// Reads all layers.
 pub(crate) fn load(arguments: &[OsString]) -> Result<Configured, Unusable> {
-    let first = Cli::command().try_get_matches_from(arguments).map_err(Unusable::CommandLine)?;
+    let (first, missing) = above_the_file(arguments)?;
     let followed = first.subcommand().filter(|(name, _)| FOLLOWERS.contains(name));
     let Some((name, given)) = followed else {
-        let cli = Cli::from_arg_matches(&first).map_err(Unusable::CommandLine)?;
-        return Ok(Configured { cli, explicit: explicit(&first), settings: Settings::default() });
+        return match missing {
+            Some(error) => Err(Unusable::CommandLine(error)),
+            None => {
+                let cli = Cli::from_arg_matches(&first).map_err(Unusable::CommandLine)?;
+                Ok(Configured { cli, explicit: explicit(&first), settings: Settings::default() })
+            }
+        };
     };
     let named = given.get_one::<PathBuf>("config").map(PathBuf::as_path);
     let file = ConfigFile::find(named).map_err(Unusable::File)?;
@@ -127,30 +133,49 @@ pub(crate) fn load(arguments: &[OsString]) -> Result<Configured, Unusable> {
     let above = |id: &str| {
         matches!(given.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
     };
-    // What is set above the file needs nothing of it, and a default with a changed delimiter would change it.
     let below: Vec<(&Arg, &Entry)> =
         entries.into_iter().filter(|(arg, _)| !above(arg.get_id().as_str())).collect();
-    let with_file = |arg: Arg| match below.iter().find(|(other, _)| other.get_id() == arg.get_id()) {
-        Some((_, entry)) if entry.is_list => arg.value_delimiter(None).default_values(&entry.values),
-        Some((_, entry)) => arg.default_values(&entry.values),
-        None => arg,
-    };
-    let command =
-        Cli::command().mut_args(with_file).mut_subcommand(name, |command| command.mut_args(with_file));
-    let merged = command
-        .try_get_matches_from(arguments)
+    let flags = below.iter().flat_map(|(arg, entry)| flags(arg, entry));
+    let all: Vec<OsString> = arguments.iter().cloned().chain(flags).collect();
+    // A list in the file stands there item by item.
+    let whole =
+        |arg: Arg| match below.iter().any(|(other, entry)| other.get_id() == arg.get_id() && entry.is_list) {
+            true => arg.value_delimiter(None),
+            false => arg,
+        };
+    let command = Cli::command().mut_args(whole).mut_subcommand(name, |command| command.mut_args(whole));
+    let (cli, matches) = command
+        .try_get_matches_from(all)
         .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)))
-        .map_err(|error| blame(error, file.as_ref(), &below));
-    let (cli, matches) = merged?;
-    let explicit = explicit(&matches);
-    let given = matches.subcommand().map_or(&matches, |(_, given)| given);
-    let settings: Vec<Setting> = keys.iter().map(|key| setting(key, given, file.as_ref(), &below)).collect();
+        .map_err(|error| blame(error, file.as_ref(), &below))?;
+    let merged = matches.subcommand().map_or(&matches, |(_, merged)| merged);
+    let settings: Vec<Setting> = keys.iter().map(|key| setting(key, merged, file.as_ref(), &below)).collect();
     let warnings = file.as_ref().and_then(|file| exposed(file, &settings)).into_iter().collect();
-    Ok(Configured {
-        cli,
-        explicit,
-        settings: Settings { file: file.map(|file| file.path), settings, warnings },
-    })
+    let settings = Settings { file: file.map(|file| file.path), settings, warnings };
+    Ok(Configured { cli, explicit: explicit(&first), settings })
+}
+
+/// What environment and command line say. That a flag lacks another beside it is no error yet: the file may have it.
+fn above_the_file(arguments: &[OsString]) -> Result<(ArgMatches, Option<clap::Error>), Unusable> {
+    match without_loading(Cli::command()).try_get_matches_from(arguments) {
+        Ok(matches) => Ok((matches, None)),
+        Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+            let lenient = Cli::command().ignore_errors(true);
+            let matches = lenient.try_get_matches_from(arguments).map_err(Unusable::CommandLine)?;
+            Ok((matches, Some(error)))
+        }
+        Err(error) => Err(Unusable::CommandLine(error)),
+    }
+}
+
+/// An entry as flags.
+fn flags(arg: &Arg, entry: &Entry) -> Vec<OsString> {
+    let key = &entry.key;
+    match (form(arg), &entry.values[..]) {
+        (Form::Switch, [value]) if value == "false" => Vec::new(),
+        (Form::Switch, _) => vec![format!("--{key}").into()],
+        (_, values) => values.iter().map(|value| format!("--{key}={value}").into()).collect(),
+    }
 }
 
 /// The flags that stand on the command line, of the innermost command.
@@ -186,6 +211,11 @@ fn check<'a>(file: &'a ConfigFile, keys: &'a [Arg]) -> Result<Vec<(&'a Arg, &'a 
             Some(arg) if entry.is_list && form(arg) != Form::List => {
                 format!("{} takes one value, not a list", entry.key)
             }
+            Some(arg)
+                if form(arg) == Form::Switch && !["true", "false"].contains(&entry.values[0].as_str()) =>
+            {
+                format!("{} must be true or false", entry.key)
+            }
             Some(arg) => {
                 known.push((arg, entry));
                 continue;
@@ -210,19 +240,26 @@ fn suggestion(wrong: &str, keys: &[Arg]) -> String {
     }
 }
 
-/// An error that came with the file's values: the first parse, without them, had none.
+/// An error that came with the file's values: without them there was none, or one that they may mend.
 fn blame(error: clap::Error, file: Option<&ConfigFile>, below: &[(&Arg, &Entry)]) -> Unusable {
+    let Some(file) = file.filter(|_| !below.is_empty()) else { return Unusable::CommandLine(error) };
     let told = |kind: ContextKind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         _ => None,
     };
     let flag = told(ContextKind::InvalidArg);
     let entry = below.iter().find(|(arg, _)| Some(arg.to_string()) == flag);
-    let (Some(file), Some((arg, entry))) = (file, entry) else { return Unusable::CommandLine(error) };
-    let value = match arg.is_hide_env_values_set() {
-        true => String::new(),
-        false => format!(" `{}`", told(ContextKind::InvalidValue).unwrap_or_default()),
+    let (Some((arg, entry)), Some(value)) = (entry, told(ContextKind::InvalidValue)) else {
+        // It is about several flags, or about one that lacks another.
+        let text = error.to_string();
+        let reason = text.strip_prefix("error: ").unwrap_or(&text).split("\n\n").next().unwrap_or_default();
+        let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+        return Unusable::File(Failure::refused(format!(
+            "configuration {} with environment and flags: {reason}",
+            file.path.display()
+        )));
     };
+    let value = if arg.is_hide_env_values_set() { String::new() } else { format!(" `{value}`") };
     let possible: Vec<String> =
         arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
     let reason = match std::error::Error::source(&error) {
@@ -240,10 +277,10 @@ fn blame(error: clap::Error, file: Option<&ConfigFile>, below: &[(&Arg, &Entry)]
 fn setting(arg: &Arg, given: &ArgMatches, file: Option<&ConfigFile>, below: &[(&Arg, &Entry)]) -> Setting {
     let id = arg.get_id().as_str();
     let entry = below.iter().find(|(other, _)| other.get_id() == arg.get_id()).map(|(_, entry)| *entry);
-    let source = match (given.value_source(id), entry, file) {
-        (Some(ValueSource::CommandLine), ..) => Source::Flag,
-        (Some(ValueSource::EnvVariable), ..) => Source::Environment(variable(arg)),
-        (_, Some(entry), Some(file)) => Source::File(file.place(entry)),
+    let source = match (entry, file, given.value_source(id)) {
+        (Some(entry), Some(file), _) => Source::File(file.place(entry)),
+        (_, _, Some(ValueSource::CommandLine)) => Source::Flag,
+        (_, _, Some(ValueSource::EnvVariable)) => Source::Environment(variable(arg)),
         _ => Source::Default,
     };
     let raw = given.get_raw(id).into_iter().flatten();

@@ -92,8 +92,9 @@ fn every_flag_of_serve_is_a_key() {
 }
 
 #[test]
-fn a_switch_can_be_set_in_the_file() {
-    let command =
-        Command::new("x").arg(Arg::new("s").long("s").action(ArgAction::SetTrue).default_value("true"));
-    assert!(command.get_matches_from(["x"]).get_flag("s"));
+fn a_switch_becomes_a_flag_without_a_value() {
+    let arg = Arg::new("s").long("s").action(ArgAction::SetTrue);
+    let entry = |value: &str| Entry { key: "s".into(), values: vec![value.into()], is_list: false, line: 1 };
+    assert_eq!(flags(&arg, &entry("true")), ["--s"]);
+    assert_eq!(flags(&arg, &entry("false")), Vec::<OsString>::new());
 }

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Arg, Args, Command, Subcommand};
 use operations_contract::{JobState, Priority};
 
-use crate::args::{GenerateArgs, InpaintArgs, TransformArgs};
+use crate::args::{GenerateArgs, InpaintArgs, ModelArgs, TransformArgs};
+use crate::control::ControlNetArgs;
 
 /// `sd-worker jobs`.
 #[derive(Debug, Args)]
@@ -131,6 +132,27 @@ pub(crate) struct FetchArgs {
     pub(crate) job: String,
     #[command(flatten)]
     pub(crate) saving: SavingArgs,
+}
+
+/// The flags of the local commands that say how a model is loaded. A worker elsewhere has its own.
+pub(crate) fn loading() -> Vec<Arg> {
+    let command = ControlNetArgs::augment_args(ModelArgs::augment_args(Command::new("loading")));
+    command.get_arguments().filter(|arg| arg.get_id() != "model").cloned().collect()
+}
+
+/// The command line with the help of `submit` telling only what can be used there.
+pub(crate) fn without_loading(cli: Command) -> Command {
+    let hidden = loading();
+    let hide = |arg: Arg| match hidden.iter().any(|other| other.get_id() == arg.get_id()) {
+        true => arg.hide(true),
+        false => arg,
+    };
+    let forms = ["generate", "transform", "inpaint"];
+    cli.mut_subcommand("jobs", |jobs| {
+        jobs.mut_subcommand("submit", |submit| {
+            forms.iter().fold(submit, |submit, form| submit.mut_subcommand(form, |form| form.mut_args(hide)))
+        })
+    })
 }
 
 /// The address without a slash at its end.

@@ -3,18 +3,16 @@
 use std::io::Read;
 use std::path::Path;
 
-use clap::{Args, Command};
 use operations_contract::{
     Common, ImageFormat, ImageGeneration, ImageInpaint, ImageTransform, Operation, Output, Submitted,
 };
 use serde_json::{Value, json};
 
-use super::args::{RequestArgs, SavingArgs, SubmitArgs, SubmitForm};
+use super::args::{RequestArgs, SavingArgs, SubmitArgs, SubmitForm, loading};
 use super::client::Client;
 use super::fetch::{self, Saved};
 use super::watch::{self, Shown};
-use crate::args::{GenerateArgs, ModelArgs};
-use crate::control::ControlNetArgs;
+use crate::args::GenerateArgs;
 use crate::exit::{Failure, say};
 use crate::{generate, model};
 use crate::output::{OutputFiles, format_of};
@@ -98,19 +96,20 @@ fn from_flags(
 
 /// What concerns loading is the worker's own: it would be ignored.
 fn refuse_loading(explicit: &[String]) -> Result<(), Failure> {
-    let loading = ControlNetArgs::augment_args(ModelArgs::augment_args(Command::new("loading")));
-    let given = loading
-        .get_arguments()
-        .filter(|arg| arg.get_id() != "model")
+    let given: Vec<String> = loading()
+        .iter()
         .filter(|arg| explicit.iter().any(|id| arg.get_id() == id.as_str()))
         .filter_map(|arg| arg.get_long())
-        .map(|long| format!("--{long}"));
-    match given.collect::<Vec<_>>() {
-        given if given.is_empty() => Ok(()),
-        given => Err(Failure::refused(format!(
-            "{}: says how a model is loaded, which the worker's own flags do",
-            given.join(", ")
-        ))),
+        .map(|long| format!("--{long}"))
+        .collect();
+    match given.is_empty() {
+        true => Ok(()),
+        false => {
+            let given = given.join(", ");
+            Err(Failure::refused(format!(
+                "{given}: says how a model is loaded, which the worker's own flags do"
+            )))
+        }
     }
 }
 
