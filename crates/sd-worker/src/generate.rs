@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use operations_contract::{
-    Common, Extend, Hires, ImageData, ImageGeneration, ImageInpaint, ImageTransform, JobId, Operation, Output,
-    Refiner,
+    Common, Extend, Hires, ImageData, ImageGeneration, ImageInpaint, ImageTransform, JobId, Operation,
+    Output, Refiner,
 };
 use sd_engine::{JobRouter, JobUpdate};
 use serde_json::json;

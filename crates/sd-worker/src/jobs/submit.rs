@@ -14,8 +14,8 @@ use super::fetch::{self, Saved};
 use super::watch::{self, Shown};
 use crate::args::GenerateArgs;
 use crate::exit::{Failure, say};
-use crate::{generate, model};
 use crate::output::{OutputFiles, format_of};
+use crate::{generate, model};
 
 /// A request and what happens to its pictures.
 struct Request {
