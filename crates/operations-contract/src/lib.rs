@@ -42,6 +42,7 @@ mod model;
 mod names;
 mod operation;
 mod parse;
+mod registration;
 mod request;
 mod upscale;
 mod validate;
@@ -57,6 +58,7 @@ pub use names::{
     TimestepSpacing, UnknownName, Upscaler,
 };
 pub use operation::{JobFields, Operation, ParsedOperation};
+pub use registration::{Heartbeat, HeartbeatAnswer, WorkerInfo, WorkerStatus};
 pub use request::{
     Common, Control, Extend, GuidanceInterval, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora,
     Output, Preview, Refiner, Tiling,

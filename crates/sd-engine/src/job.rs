@@ -10,6 +10,7 @@ use operations_contract::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::activity::Present;
 use crate::listeners::{Listeners, Listening};
 use crate::registry::JobRegistry;
 
@@ -118,7 +119,7 @@ impl Job {
     }
 
     /// The one place where a job ends; false if it has already.
-    fn end(&self, outcome: Outcome) -> bool {
+    pub(crate) fn end(&self, outcome: Outcome) -> bool {
         let mut record = self.record();
         if record.view.state.is_terminal() {
             return false;
@@ -177,11 +178,13 @@ impl Job {
 pub(crate) struct JobSink {
     job: Arc<Job>,
     registry: JobRegistry,
+    _present: Present,
 }
 
 impl JobSink {
     pub(crate) fn new(job: Arc<Job>, registry: JobRegistry) -> Self {
-        Self { job, registry }
+        let _present = registry.activity().enter();
+        Self { job, registry, _present }
     }
 
     pub(crate) fn id(&self) -> &JobId {

@@ -63,6 +63,7 @@
 //! # Ok(()) }
 //! ```
 
+mod activity;
 mod board;
 mod canvas;
 mod encode;
@@ -94,7 +95,7 @@ mod waiting;
 mod warm_up;
 mod work;
 
-pub use board::{ModelBoard, ModelEntry, ModelStatus};
+pub use board::{BoardChanges, ModelBoard, ModelEntry, ModelStatus};
 pub use encode::{EncodeError, encode_image};
 pub use engine::{EngineHandle, EngineStopped, GenerationEngine};
 pub use generator::{

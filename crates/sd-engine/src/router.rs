@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use operations_contract::{
-    FieldError, JobEvent, JobId, JobState, JobView, ModelCapabilities, NarrationLevel, Operation,
-    ParsedOperation,
+    ErrorCode, ErrorDetail, FieldError, JobEvent, JobId, JobState, JobView, ModelCapabilities,
+    NarrationLevel, Operation, ParsedOperation,
 };
 use serde_json::Value;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::board::{ModelBoard, ModelEntry, ModelStatus};
-use crate::job::{JobSink, JobUpdates, StoredImage, unix_ms};
+use crate::job::{JobSink, JobUpdates, Outcome, StoredImage, unix_ms};
 use crate::listeners::Listening;
 use crate::log;
 use crate::queue::{JobRequest, RequestQueue, Swap};
@@ -119,6 +120,14 @@ impl JobRouter {
         self.closed.load(Ordering::SeqCst)
     }
 
+    /// Ends all jobs that are not over with `shutting_down`, for a worker that cannot wait any longer. A running one is let
+    /// go before its next step, but whoever follows it is told at once. Gives how many there were.
+    pub fn abandon(&self) -> usize {
+        let message = "the worker stopped before the job was done";
+        let end = || Outcome::Failed(ErrorDetail::new(ErrorCode::ShuttingDown, message));
+        self.registry.all().iter().filter(|job| job.end(end())).count()
+    }
+
     /// What the model is up to.
     pub fn model_status(&self) -> ModelStatus {
         self.models.status()
@@ -171,6 +180,11 @@ impl JobRouter {
     fn no_model(&self, name: &str) -> SubmitError {
         let ids: Vec<_> = self.models().iter().map(|model| format!("`{}`", model.capabilities.id)).collect();
         SubmitError::ModelNotFound { name: name.to_owned(), there: ids.join(", ") }
+    }
+
+    /// How many jobs wait or run, and every change of it.
+    pub fn activity(&self) -> watch::Receiver<usize> {
+        self.registry.activity().watch()
     }
 
     /// How many jobs wait, and how many may.

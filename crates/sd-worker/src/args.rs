@@ -12,10 +12,14 @@ use operations_contract::{
 use sd_inference::machine::parse_bytes;
 use sd_inference::{MemoryLimit, RandomModel};
 
+use crate::config::{ConfigArgs, FileArgs};
 use crate::control::{ControlArgs, ControlNetArgs};
+use crate::jobs::args::JobsArgs;
+use crate::life::LifeArgs;
 use crate::loras::LoraArg;
 use crate::models::args::ModelsArgs;
 use crate::pool::PoolArgs;
+use crate::registration::args::SupervisorArgs;
 use safety::SafetyArgs;
 
 /// More threads than any machine has cores.
@@ -26,14 +30,18 @@ const MAX_THREADS: i64 = 1024;
 #[command(version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 done; 1 the work failed; 2 the request cannot be done as asked; 130 interrupted.\n\
-    Every flag is also an environment variable: --guidance-scale is SD_WORKER_GUIDANCE_SCALE."
+    Every flag is also an environment variable: --guidance-scale is SD_WORKER_GUIDANCE_SCALE. Those of `serve` are also keys\n\
+    of a configuration file: see `sd-worker config --help`."
 )]
 pub(crate) struct Cli {
     /// Threads to compute with [default: one for each core that this process may use].
     #[arg(long, global = true, env = "SD_WORKER_THREADS", value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS))]
     pub(crate) threads: Option<u16>,
-    /// How log lines look. Which ones there are is set by SD_WORKER_LOG, such as `debug` or `sd_engine=trace`.
+    /// Which log lines there are, such as `debug` or `sd_engine=trace` [default: `info` for a service, else `warn`].
+    #[arg(long, global = true, env = "SD_WORKER_LOG", value_name = "FILTER", value_parser = crate::logging::filter)]
+    pub(crate) log: Option<String>,
+    /// How log lines look.
     #[arg(long, global = true, env = "SD_WORKER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
     #[command(subcommand)]
@@ -53,6 +61,10 @@ pub(crate) enum Command {
     Inpaint(InpaintArgs),
     /// Serve the jobs API over HTTP.
     Serve(ServeArgs),
+    /// Print what `serve` is told by file, environment and flags, and which of them says it.
+    Config(ConfigArgs),
+    /// Submit jobs to a worker elsewhere, list, watch, cancel and fetch them.
+    Jobs(JobsArgs),
     /// Tell how a picture was made: the command that makes it again.
     Inspect(InspectArgs),
     /// Enlarge a picture with a network of the ESRGAN family.
@@ -99,7 +111,8 @@ pub(crate) struct ModelArgs {
     /// `demo`, a folder in the diffusers layout, a single safetensors file in the original naming, or a model in the
     /// hub cache (`owner/name`, `sd15`, `sdxl`, ...). `serve` takes several: the first is the default. In the environment,
     /// several are separated by `;`.
-    #[arg(long, env = "SD_WORKER_MODEL", default_value = crate::demo::NAME, value_name = "ID|PATH", value_delimiter = ';')]
+    #[arg(long, visible_alias = "model-path", env = "SD_WORKER_MODEL", default_value = crate::demo::NAME,
+          value_name = "ID|PATH", value_delimiter = ';')]
     pub(crate) model: Vec<String>,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
@@ -327,6 +340,8 @@ pub(crate) struct GenerateArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
+    pub(crate) file: FileArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) nets: ControlNetArgs,
@@ -341,6 +356,10 @@ pub(crate) struct ServeArgs {
     pub(crate) pool: PoolArgs,
     #[command(flatten)]
     pub(crate) safety: SafetyArgs,
+    #[command(flatten)]
+    pub(crate) life: LifeArgs,
+    #[command(flatten)]
+    pub(crate) supervisor: SupervisorArgs,
 }
 
 /// What `generate` takes, and a picture to start from.

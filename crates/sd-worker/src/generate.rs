@@ -11,10 +11,11 @@ use serde_json::json;
 
 use crate::args::{GenerateArgs, InpaintArgs, TransformArgs};
 use crate::exit::{Failure, say};
-use crate::follow::{self, Bar, Done};
+use crate::follow;
 use crate::loras;
 use crate::model;
 use crate::output::OutputFiles;
+use crate::story::{Bar, Done};
 use crate::worker::Worker;
 
 /// `sd-worker generate`.
@@ -33,7 +34,13 @@ pub(crate) fn transform(args: &TransformArgs) -> Result<(), Failure> {
 
 /// `sd-worker inpaint`.
 pub(crate) fn inpaint(args: &InpaintArgs) -> Result<(), Failure> {
-    let request = ImageInpaint {
+    let request = inpaint_request(args)?;
+    make(&args.generate, |common| Operation::ImageInpaint(ImageInpaint { common, ..request.clone() }))
+}
+
+/// What the flags of `inpaint` say beside those of `generate`.
+pub(crate) fn inpaint_request(args: &InpaintArgs) -> Result<ImageInpaint, Failure> {
+    Ok(ImageInpaint {
         common: Common::default(),
         init_image: read("image", &args.image)?,
         mask_image: args.mask.as_deref().map_or(Ok(ImageData::default()), |mask| read("mask", mask))?,
@@ -48,8 +55,7 @@ pub(crate) fn inpaint(args: &InpaintArgs) -> Result<(), Failure> {
         strength: args.strength,
         mask_blur: args.mask_blur,
         padding_mask_crop: args.padding_mask_crop,
-    };
-    make(&args.generate, |common| Operation::ImageInpaint(ImageInpaint { common, ..request.clone() }))
+    })
 }
 
 /// The bytes of an image file that a flag names.
@@ -79,7 +85,8 @@ fn make(args: &GenerateArgs, operation: impl Fn(Common) -> Operation) -> Result<
     report(args, output, &done, start.elapsed())
 }
 
-fn common(args: &GenerateArgs) -> Result<Common, Failure> {
+/// What the flags say of a request, save for its files and adapters.
+pub(crate) fn common(args: &GenerateArgs) -> Result<Common, Failure> {
     Ok(Common {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),

@@ -9,10 +9,11 @@ use serde_json::json;
 
 use crate::args::UpscaleArgs;
 use crate::exit::{Failure, say};
-use crate::follow::{self, Bar};
+use crate::follow;
 use crate::generate::read;
 use crate::model;
 use crate::output::OutputFiles;
+use crate::story::Bar;
 use crate::worker::Worker;
 
 pub(crate) fn run(args: &UpscaleArgs) -> Result<(), Failure> {

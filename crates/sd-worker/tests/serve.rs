@@ -4,8 +4,11 @@
 
 #[path = "../../sd-models/tests/support/controlnet.rs"]
 mod nets;
+
 #[path = "support/service.rs"]
 mod service;
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use service::Service;

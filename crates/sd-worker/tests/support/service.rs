@@ -1,45 +1,76 @@
-//! The real binary as a service on a free port, stopped when its test ends. Each test uses a part of it.
+//! A worker of its own for one test: the real binary, on a free port.
 
+// Not every test file uses all of it.
 #![allow(dead_code)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
+/// How long anything may take before a test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The service in a process of its own.
 pub(crate) struct Service {
     pub(crate) child: Child,
     pub(crate) address: String,
+    log: NamedTempFile,
+    /// Kept open: the worker writes to it.
+    _stdout: BufReader<ChildStdout>,
 }
 
 impl Service {
+    /// A worker that is ready.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         Self::start_with(arguments, &[])
     }
 
     pub(crate) fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut service = Self::start_unready(arguments, variables);
+        service.until("ready", |service| service.get("/ready").0 == 200);
+        service
+    }
+
+    /// A worker that listens; its model may still be loading.
+    pub(crate) fn start_unready(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let log = NamedTempFile::new().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_sd-worker"))
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .envs(variables.iter().copied())
+            // Whatever the machine is configured for, the test is not.
+            .env("XDG_CONFIG_HOME", std::env::temp_dir().join("no-configuration"))
             .stdout(Stdio::piped())
+            .stderr(log.reopen().unwrap())
             .spawn()
             .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
-        let service = Self { child, address };
+        stdout.read_line(&mut line).unwrap();
+        let said = || std::fs::read_to_string(log.path()).unwrap();
+        let address = line
+            .trim()
+            .strip_prefix("listening on http://")
+            .unwrap_or_else(|| panic!("{}", said()))
+            .to_owned();
+        Self { child, address, log, _stdout: stdout }
+    }
+
+    /// Its log so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap()
+    }
+
+    /// Waits for something.
+    pub(crate) fn until(&mut self, what: &str, mut there: impl FnMut(&mut Self) -> bool) {
         let start = Instant::now();
-        while service.get("/ready").0 != 200 {
-            assert!(start.elapsed() < PATIENCE, "never ready");
-            std::thread::sleep(Duration::from_millis(50));
+        while !there(self) {
+            assert!(start.elapsed() < PATIENCE, "never: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
         }
-        service
     }
 
     /// Sends one request and reads the answer to its end.
@@ -77,14 +108,8 @@ impl Service {
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(start.elapsed() < PATIENCE, "the service does not end");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.until("ended", |service| service.child.try_wait().unwrap().is_some());
+        self.child.wait().unwrap()
     }
 }
 
