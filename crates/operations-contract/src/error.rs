@@ -44,6 +44,12 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     /// The job is in a state that forbids this.
     Conflict,
+    /// The same `Idempotency-Key` came with another request before.
+    IdempotencyKeyReused,
+    /// There is no room for another job on the worker's disk.
+    StorageFull,
+    /// The worker could not write down or read a job.
+    StorageFailed,
 }
 
 impl ErrorCode {
@@ -67,6 +73,9 @@ impl ErrorCode {
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Conflict => "conflict",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::StorageFull => "storage_full",
+            Self::StorageFailed => "storage_failed",
         }
     }
 }

@@ -57,6 +57,21 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// Every state, in the order in which a job may pass through them.
+    pub const ALL: &'static [Self] =
+        &[Self::Queued, Self::Running, Self::Completed, Self::Failed, Self::Cancelled];
+
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// Whether nothing can happen to it any more.
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
@@ -132,11 +147,14 @@ pub struct JobView {
     pub worker_id: Option<String>,
 }
 
-/// The answer of `GET /v1/jobs`: the oldest job first.
+/// The answer of `GET /v1/jobs`: the oldest job first, unless asked for otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobList {
-    /// The jobs that the worker remembers.
+    /// The jobs that the worker remembers, or one page of them.
     pub jobs: Vec<JobView>,
+    /// What `cursor` must be to get the next page; absent: there are no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// The answer to a cancellation.

@@ -42,6 +42,7 @@ mod model;
 mod names;
 mod operation;
 mod parse;
+mod pictures;
 mod registration;
 mod request;
 mod upscale;

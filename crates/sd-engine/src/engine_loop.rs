@@ -9,7 +9,7 @@ use operations_contract::{ErrorCode, JobEvent, ModelCapabilities, NarrationLevel
 
 use crate::engine::guarded;
 use crate::generator::{ActiveGeneration, Generator, GeneratorError, StepReport, StepResult};
-use crate::job::millis;
+use crate::job::{Outcome, millis};
 use crate::loader::ModelLoader;
 use crate::previews::PreviewThread;
 use crate::queue::{JobRequest, Message, RequestReceiver, Swap, Waited};
@@ -196,9 +196,21 @@ impl<L: ModelLoader> EngineLoop<L> {
     fn begin(&mut self, request: JobRequest) -> Option<Running<Active<L>>> {
         let index = self.provide(&request)?;
         let begun = Instant::now();
-        let JobRequest { task, work, output, described, caller, accepted, deadline, .. } = request;
+        let JobRequest { task, work, output, caller, accepted, deadline, .. } = request;
         let (cancellation, sink, place) = (request.cancellation, request.sink, request.place);
         drop(place);
+        let (task, described) = match guarded(|| task.load()) {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(detail)) => {
+                sink.end(Outcome::Failed(detail));
+                return None;
+            }
+            Err(panic) => {
+                let message = format!("the request's pictures cannot be read: {panic}");
+                sink.fail(ErrorCode::InferenceFailed, message);
+                return None;
+            }
+        };
         if !sink.start(task.started()) {
             return None;
         }
@@ -364,7 +376,7 @@ fn still_waits(request: &JobRequest, now: Instant) -> bool {
 /// Ends a job that waits: the worker is going down.
 fn refuse(request: &JobRequest) {
     tracing::info!(job = %request.sink.id(), caller = request.caller.as_deref(), "a waiting job is refused");
-    request.sink.fail(ErrorCode::ShuttingDown, "the worker shut down before the job's turn");
+    request.sink.refuse();
 }
 
 /// Drops a generation that may be in any state.

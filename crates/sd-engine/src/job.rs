@@ -1,11 +1,11 @@
 //! One job: its state, its story, and those who follow it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use operations_contract::{
     ErrorCode, ErrorDetail, EventImage, ImageFormat, ImageView, JobEvent, JobId, JobProgress, JobState,
-    JobView, Priority, Terminator, Timings,
+    JobView, NarrationLevel, Priority, Terminator, Timings,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,10 @@ use tokio_util::sync::CancellationToken;
 use crate::activity::Present;
 use crate::listeners::{Listeners, Listening};
 use crate::registry::JobRegistry;
+use crate::store::{Events, Journal, StoreError};
+
+/// So many ids are always left of those that are reserved: for the end, and for what is said about it.
+const SPARE_IDS: u64 = 4;
 
 /// One job, shared by the registry, the engine and the subscribers.
 #[derive(Debug)]
@@ -21,6 +25,9 @@ pub(crate) struct Job {
     pub(crate) priority: Priority,
     pub(crate) cancellation: CancellationToken,
     pub(crate) listeners: Listeners,
+    /// Where it is written down; absent once it was read back from there.
+    journal: Option<Journal>,
+    /// Nobody waits for the disk while holding it.
     record: Mutex<Record>,
     /// How many events there are, or one more when there will be no others.
     told: watch::Sender<usize>,
@@ -29,9 +36,25 @@ pub(crate) struct Job {
 #[derive(Debug)]
 struct Record {
     view: JobView,
-    events: Vec<JobEvent>,
+    /// With their ids, which grow.
+    events: Events,
+    /// How many of them are written down.
+    written: usize,
+    next_event: u64,
+    /// Ids below this one may be told: the store gives them to nobody else.
+    reserved: u64,
     started: Option<Instant>,
-    finished: Option<Instant>,
+    phase: Phase,
+}
+
+#[derive(Debug, PartialEq)]
+enum Phase {
+    /// It lives.
+    Open,
+    /// Its end is decided and is being written down.
+    Ending,
+    /// Its story has ended with this word.
+    Over(Terminator),
 }
 
 /// How a job ends.
@@ -42,25 +65,49 @@ pub(crate) enum Outcome {
     Cancelled,
 }
 
+/// What is to be known of an end.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// Whether it is written down.
+    pub(crate) saved: bool,
+}
+
 /// One image of a finished job.
 #[derive(Debug, Clone)]
 pub struct StoredImage {
-    /// The file's bytes, shared with the registry.
+    /// The file's bytes.
     pub bytes: Arc<[u8]>,
     /// Its format.
     pub format: ImageFormat,
 }
 
 impl Job {
-    pub(crate) fn new(view: JobView, priority: Priority) -> Self {
-        Self {
-            id: view.job_id.clone(),
-            priority,
-            cancellation: CancellationToken::new(),
-            listeners: Listeners::default(),
-            record: Mutex::new(Record { view, events: Vec::new(), started: None, finished: None }),
-            told: watch::Sender::new(0),
-        }
+    /// A job that waits, and what it has told so far. Ids from `next_event` to below `reserved` are its own.
+    pub(crate) fn waiting(
+        view: JobView,
+        priority: Priority,
+        journal: Journal,
+        events: Events,
+        (next_event, reserved): (u64, u64),
+    ) -> Self {
+        let (told, written) = (watch::Sender::new(events.len()), events.len());
+        let id = view.job_id.clone();
+        let record =
+            Record { view, events, written, next_event, reserved, started: None, phase: Phase::Open };
+        let cancellation = CancellationToken::new();
+        let (listeners, record) = (Listeners::default(), Mutex::new(record));
+        Self { id, priority, cancellation, listeners, journal: Some(journal), record, told }
+    }
+
+    /// A job that is over, with its story.
+    pub(crate) fn over(view: JobView, events: Events) -> Self {
+        let phase = Phase::Over(terminator(&view));
+        let (id, written) = (view.job_id.clone(), events.len());
+        let told = watch::Sender::new(written + 1);
+        let record = Record { view, events, written, next_event: 0, reserved: 0, started: None, phase };
+        let (priority, cancellation) = (Priority::Normal, CancellationToken::new());
+        let (listeners, record) = (Listeners::default(), Mutex::new(record));
+        Self { id, priority, cancellation, listeners, journal: None, record, told }
     }
 
     /// Nothing panics while it holds the record, and if something did, the record would still be whole.
@@ -76,104 +123,206 @@ impl Job {
         self.record().view.state
     }
 
-    pub(crate) fn finished(&self) -> Option<Instant> {
-        self.record().finished
-    }
-
-    /// What its story weighs in memory.
-    pub(crate) fn bytes(&self) -> usize {
-        self.record().events.iter().map(event_bytes).sum()
+    /// Whether its end is at least decided.
+    fn is_over(&self) -> bool {
+        self.record().phase != Phase::Open
     }
 
     pub(crate) fn image(&self, index: usize) -> Option<StoredImage> {
         let record = self.record();
-        let Some(JobEvent::Complete { images, .. }) = record.events.last() else { return None };
+        let Some((_, JobEvent::Complete { images, .. })) = record.events.last() else { return None };
         images.get(index).map(|image| StoredImage { bytes: image.image.shared(), format: image.format })
     }
 
-    /// Adds to the story of a job that is not over.
-    pub(crate) fn tell(&self, event: JobEvent) {
+    /// Adds to the story of a job that is not over. Nothing is written down but, rarely, which ids are used.
+    fn tell(&self, event: JobEvent) {
+        if let Err(error) = self.reserve_ids() {
+            // Better untold than under an id that another event may get.
+            tracing::warn!(job = %self.id, %error, "an event is left out");
+            return;
+        }
         let mut record = self.record();
-        if record.view.state.is_terminal() {
+        if record.phase != Phase::Open {
             return;
         }
         if let JobEvent::Progress { step, total_steps, percent, .. } = event {
             record.view.progress = Some(JobProgress { step, total_steps, percent });
         }
-        record.events.push(event);
+        record.push(event);
         self.announce(&record);
+    }
+
+    fn reserve_ids(&self) -> Result<(), StoreError> {
+        let next = {
+            let record = self.record();
+            if record.next_event + SPARE_IDS < record.reserved {
+                return Ok(());
+            }
+            record.next_event
+        };
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let reserved = journal.reserve(next)?;
+        self.record().reserved = reserved;
+        Ok(())
     }
 
     /// Queued becomes running; false if it is no longer queued.
     fn start(&self, event: JobEvent) -> bool {
-        let mut record = self.record();
-        if record.view.state != JobState::Queued || self.cancellation.is_cancelled() {
-            return false;
-        }
-        record.view.state = JobState::Running;
-        record.view.started_ms = Some(unix_ms());
-        record.started = Some(Instant::now());
-        record.events.push(event);
-        self.announce(&record);
-        true
-    }
-
-    /// The one place where a job ends; false if it has already.
-    pub(crate) fn end(&self, outcome: Outcome) -> bool {
-        let mut record = self.record();
-        if record.view.state.is_terminal() {
-            return false;
-        }
-        let now = Instant::now();
-        let elapsed = record.started.map_or(0, |started| millis(now - started));
-        // Whoever was told that the job is cancelled must not find images.
-        let outcome = if self.cancellation.is_cancelled() { Outcome::Cancelled } else { outcome };
-        let (state, event) = match outcome {
-            Outcome::Completed { images, timings } => {
-                record.view.images = images.iter().enumerate().map(image_view).collect();
-                (JobState::Completed, JobEvent::Complete { images, elapsed_ms: elapsed, timings })
+        let (view, told) = {
+            let mut record = self.record();
+            let queued = record.phase == Phase::Open && record.view.state == JobState::Queued;
+            if !queued || self.cancellation.is_cancelled() {
+                return false;
             }
-            Outcome::Failed(detail) => (JobState::Failed, JobEvent::Error(detail)),
-            Outcome::Cancelled => {
-                self.cancellation.cancel();
-                (JobState::Cancelled, JobEvent::error(ErrorCode::Cancelled, "the job was cancelled"))
-            }
+            record.view.state = JobState::Running;
+            record.view.started_ms = Some(unix_ms());
+            record.started = Some(Instant::now());
+            (record.view.clone(), record.unwritten(std::slice::from_ref(&event)))
         };
-        if let JobEvent::Error(detail) = &event {
-            record.view.error = Some(detail.clone());
+        let written = self.journal.as_ref().map_or(Ok(()), |journal| journal.start(&view, &told));
+        if let Err(error) = &written {
+            // It would begin as one that waits after a restart; until then nothing is missing.
+            tracing::warn!(job = %self.id, %error, "the start of a job was not written down");
         }
-        record.view.state = state;
-        record.view.finished_ms = Some(unix_ms());
-        record.finished = Some(now);
-        record.events.push(event);
+        let mut record = self.record();
+        record.push(event);
+        if written.is_ok() {
+            record.written = record.events.len();
+        }
         self.announce(&record);
         true
     }
 
-    /// Asks for an end. The state afterwards, or `None` if the job was over already.
-    pub(crate) fn cancel(&self) -> Option<JobState> {
+    /// The one place where a job ends; `None` if it has already. Whoever hears of the end can rely on it: it is written
+    /// down before.
+    pub(crate) fn end(&self, outcome: Outcome) -> Option<Ended> {
+        let (view, event, told) = {
+            let mut record = self.record();
+            if record.phase != Phase::Open {
+                return None;
+            }
+            record.phase = Phase::Ending;
+            // Whoever was told that the job is cancelled must not find images.
+            let outcome = if self.cancellation.is_cancelled() { Outcome::Cancelled } else { outcome };
+            if matches!(outcome, Outcome::Cancelled) {
+                self.cancellation.cancel();
+            }
+            let run = record.started.map(|started| started.elapsed());
+            let (view, event) = record.ended(outcome, run);
+            let told = record.unwritten(std::slice::from_ref(&event));
+            (view, event, told)
+        };
+        let written = self.journal.as_ref().map_or(Ok(()), |journal| journal.finish(&view, &told));
+        let mut record = self.record();
+        if let Err(error) = &written {
+            tracing::error!(job = %self.id, %error, "the end of a job was not written down");
+            let message = format!("{error}: the end of the job is not written down yet");
+            record.push(JobEvent::Narration { level: NarrationLevel::Warn, message });
+        }
+        record.push(event);
+        if written.is_ok() {
+            record.written = record.events.len();
+        }
+        record.phase = Phase::Over(terminator(&view));
+        record.view = view;
+        self.announce(&record);
+        Some(Ended { saved: written.is_ok() })
+    }
+
+    /// Writes down the end of a job that could not be written down when it was told.
+    pub(crate) fn save(&self) -> Result<(), StoreError> {
+        let (view, told) = {
+            let record = self.record();
+            (record.view.clone(), record.unwritten(&[]))
+        };
+        if let Some(journal) = &self.journal {
+            journal.finish(&view, &told)?;
+        }
+        let mut record = self.record();
+        record.written = record.events.len();
+        Ok(())
+    }
+
+    /// Asks for an end. The state afterwards and the end, if it has come; `None` if the job was over already.
+    pub(crate) fn cancel(&self) -> Option<(JobState, Option<Ended>)> {
         let state = {
             let record = self.record();
-            if record.view.state.is_terminal() {
+            if record.phase != Phase::Open {
                 return None;
             }
             self.cancellation.cancel();
             record.view.state
         };
         // A waiting job ends at once; a running one is the engine's, which looks before each step.
-        if state == JobState::Queued {
-            self.end(Outcome::Cancelled);
+        let ended = if state == JobState::Queued { self.end(Outcome::Cancelled) } else { None };
+        Some((self.state(), ended))
+    }
+
+    /// Ends the story without ending the job: the next process goes on with it. False if it cannot.
+    pub(crate) fn put_off(&self, detail: &ErrorDetail) -> bool {
+        let durable = self.journal.as_ref().is_some_and(|journal| journal.store().is_durable());
+        let mut record = self.record();
+        if !durable || record.phase != Phase::Open {
+            return false;
         }
-        Some(self.state())
+        record.push(JobEvent::Error(detail.clone()));
+        record.phase = Phase::Over(Terminator::Error(detail.message.clone()));
+        self.announce(&record);
+        true
     }
 
     fn announce(&self, record: &Record) {
-        let over = usize::from(record.view.state.is_terminal());
+        let over = usize::from(matches!(record.phase, Phase::Over(_)));
         self.told.send_replace(record.events.len() + over);
     }
 }
 
-/// The engine's end of a job. If it is dropped before the job is over, the job fails: nobody waits for ever.
+impl Record {
+    fn push(&mut self, event: JobEvent) {
+        self.events.push((self.next_event, event));
+        self.next_event += 1;
+    }
+
+    /// What is not written down yet, and what comes next.
+    fn unwritten(&self, next: &[JobEvent]) -> Events {
+        let next = (self.next_event..).zip(next.iter().cloned());
+        self.events[self.written..].iter().cloned().chain(next).collect()
+    }
+
+    /// The job as it is with this outcome, and the event that tells it.
+    fn ended(&self, outcome: Outcome, run: Option<Duration>) -> (JobView, JobEvent) {
+        let mut view = self.view.clone();
+        let (state, event) = match outcome {
+            Outcome::Completed { images, timings } => {
+                view.images = images.iter().enumerate().map(image_view).collect();
+                let elapsed_ms = run.map_or(0, millis);
+                (JobState::Completed, JobEvent::Complete { images, elapsed_ms, timings })
+            }
+            Outcome::Failed(detail) => (JobState::Failed, JobEvent::Error(detail)),
+            Outcome::Cancelled => {
+                (JobState::Cancelled, JobEvent::error(ErrorCode::Cancelled, "the job was cancelled"))
+            }
+        };
+        if let JobEvent::Error(detail) = &event {
+            view.error = Some(detail.clone());
+        }
+        view.state = state;
+        view.finished_ms = Some(unix_ms());
+        (view, event)
+    }
+}
+
+fn terminator(view: &JobView) -> Terminator {
+    match (view.state, &view.error) {
+        (JobState::Completed, _) => Terminator::Done,
+        (JobState::Cancelled, _) => Terminator::Cancelled,
+        (_, Some(detail)) => Terminator::Error(detail.message.clone()),
+        (_, None) => Terminator::Error(String::new()),
+    }
+}
+
+/// The engine's end of a job. If it is dropped before the job is over, the job fails, or waits for the next process:
+/// nobody waits for ever.
 #[derive(Debug)]
 pub(crate) struct JobSink {
     job: Arc<Job>,
@@ -192,7 +341,7 @@ impl JobSink {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.job.state().is_terminal()
+        self.job.is_over()
     }
 
     pub(crate) fn start(&self, event: JobEvent) -> bool {
@@ -204,20 +353,31 @@ impl JobSink {
     }
 
     pub(crate) fn end(&self, outcome: Outcome) {
-        if self.job.end(outcome) {
-            self.registry.finished();
+        if let Some(ended) = self.job.end(outcome) {
+            self.registry.finished(&self.job, &ended);
         }
     }
 
     pub(crate) fn fail(&self, code: ErrorCode, message: impl Into<String>) {
         self.end(Outcome::Failed(ErrorDetail::new(code, message)));
     }
+
+    /// The worker goes down before the job's turn: the job waits in the store, or fails where there is none that lasts.
+    pub(crate) fn refuse(&self) {
+        let later = "the worker shut down before the job's turn; it runs when the worker is back";
+        if !self.job.put_off(&ErrorDetail::new(ErrorCode::ShuttingDown, later)) {
+            self.fail(ErrorCode::ShuttingDown, "the worker shut down before the job's turn");
+        }
+    }
 }
 
 impl Drop for JobSink {
     fn drop(&mut self) {
-        if !self.is_over() {
-            self.fail(ErrorCode::InferenceFailed, "the engine dropped the job");
+        let detail = ErrorDetail::new(ErrorCode::InferenceFailed, "the engine dropped the job");
+        let waits = self.job.state() == JobState::Queued;
+        let put_off = waits && self.job.put_off(&detail);
+        if !put_off && !self.is_over() {
+            self.end(Outcome::Failed(detail));
         }
     }
 }
@@ -227,7 +387,7 @@ impl Drop for JobSink {
 pub enum JobUpdate {
     /// The next event.
     Event {
-        /// Counts from 1; subscribing `after` it resumes here.
+        /// Counts from 1, and leaps where the worker was started anew; subscribing `after` it resumes here.
         id: u64,
         /// What happened.
         event: JobEvent,
@@ -241,6 +401,9 @@ pub enum JobUpdate {
 pub struct JobUpdates {
     job: Arc<Job>,
     told: watch::Receiver<usize>,
+    /// Events up to this one are not told.
+    after: u64,
+    /// Where in the story it stands.
     next: usize,
     ended: bool,
     /// Counts as long as this lives.
@@ -251,8 +414,7 @@ impl JobUpdates {
     pub(crate) fn new(listening: Listening, after: u64) -> Self {
         let job = listening.job();
         let told = job.told.subscribe();
-        let next = usize::try_from(after).unwrap_or(usize::MAX);
-        Self { job, told, next, ended: false, _listening: listening }
+        Self { job, told, after, next: 0, ended: false, _listening: listening }
     }
 
     /// Waits for the next update; `None` after the end. Dropping the future loses nothing. It needs no particular
@@ -275,29 +437,16 @@ impl JobUpdates {
             return None;
         }
         let record = self.job.record();
-        if let Some(event) = record.events.get(self.next) {
+        while let Some((id, event)) = record.events.get(self.next) {
             self.next += 1;
-            return Some(JobUpdate::Event { id: self.next as u64, event: event.clone() });
+            if *id > self.after {
+                return Some(JobUpdate::Event { id: *id, event: event.clone() });
+            }
         }
-        let end = match (&record.view.state, &record.view.error) {
-            (JobState::Queued | JobState::Running, _) => return None,
-            (JobState::Completed, _) => Terminator::Done,
-            (JobState::Cancelled, _) => Terminator::Cancelled,
-            (JobState::Failed, Some(detail)) => Terminator::Error(detail.message.clone()),
-            (JobState::Failed, None) => Terminator::Error(String::new()),
-        };
+        let Phase::Over(end) = &record.phase else { return None };
         self.ended = true;
-        Some(JobUpdate::End(end))
+        Some(JobUpdate::End(end.clone()))
     }
-}
-
-fn event_bytes(event: &JobEvent) -> usize {
-    let images = match event {
-        JobEvent::Preview { image, .. } => image.len(),
-        JobEvent::Complete { images, .. } => images.iter().map(|image| image.image.len()).sum(),
-        _ => 0,
-    };
-    size_of::<JobEvent>() + images
 }
 
 fn image_view((index, image): (usize, &EventImage)) -> ImageView {
@@ -315,6 +464,6 @@ pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
-pub(crate) fn millis(duration: std::time::Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -12,7 +12,7 @@
 //! use operations_contract::{JobEvent, ModelCapabilities, Operation, OperationKind, Terminator};
 //! use sd_engine::{
 //!     ActiveGeneration, GeneratedImages, GenerationEngine, GenerationTask, Generator, GeneratorError, JobRegistry,
-//!     JobRouter, JobUpdate, ModelBoard, Picture, RequestQueue, Retention, StepReport,
+//!     JobRouter, JobUpdate, ModelBoard, Picture, RequestQueue, StepReport,
 //! };
 //!
 //! /// Draws one grey picture in as many steps as it was asked for.
@@ -44,7 +44,7 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (queue, receiver) = RequestQueue::new(16);
 //! let models = ModelBoard::new();
-//! let router = JobRouter::new(queue, JobRegistry::new(Retention::default()), models.clone());
+//! let router = JobRouter::new(queue, JobRegistry::in_memory()?, models.clone());
 //! let engine = GenerationEngine::new(Grey, receiver, models.clone()).start()?;
 //! models.settled().await;
 //!
@@ -64,12 +64,14 @@
 //! ```
 
 mod activity;
+mod admit;
 mod board;
 mod canvas;
 mod encode;
 mod engine;
 mod engine_loop;
 mod generator;
+mod idempotency;
 mod images;
 mod job;
 mod listeners;
@@ -77,6 +79,7 @@ mod load;
 mod loader;
 mod log;
 mod metadata;
+mod pending;
 mod picture;
 mod pipeline_generator;
 mod previews;
@@ -87,6 +90,7 @@ mod resolve;
 mod router;
 mod running;
 mod shelf;
+mod store;
 mod submit;
 mod task;
 mod upscale;
@@ -113,6 +117,7 @@ pub use pipeline_generator::{
 pub use queue::{RequestQueue, RequestReceiver};
 pub use registry::{JobRegistry, Retention};
 pub use router::{CancelError, JobRouter};
+pub use store::{JobPage, JobQuery, Order, Store, StoreError};
 pub use submit::{Accepted, SubmitError, SubmitOptions};
 pub use task::{ControlTask, GenerationTask, Source, UpscaleTask};
 pub use upscale_generator::{ActiveUpscale, UpscaleGenerator};

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use crate::job::Job;
+use crate::registry::JobRegistry;
 
 /// How many follow a job, and whether it ends when they have all left.
 #[derive(Debug, Default)]
@@ -23,14 +25,15 @@ impl Listeners {
 #[derive(Debug)]
 pub(crate) struct Listening {
     job: Arc<Job>,
+    registry: JobRegistry,
     /// Whether the worker goes down: then it is the worker that leaves, not the listener.
     closed: Arc<AtomicBool>,
 }
 
 impl Listening {
-    pub(crate) fn to(job: Arc<Job>, closed: Arc<AtomicBool>) -> Self {
+    pub(crate) fn to(job: Arc<Job>, registry: JobRegistry, closed: Arc<AtomicBool>) -> Self {
         job.listeners.count.fetch_add(1, Ordering::SeqCst);
-        Self { job, closed }
+        Self { job, registry, closed }
     }
 
     pub(crate) fn job(&self) -> Arc<Job> {
@@ -43,9 +46,19 @@ impl Drop for Listening {
         let listeners = &self.job.listeners;
         let last = listeners.count.fetch_sub(1, Ordering::SeqCst) == 1;
         let counts = listeners.decisive.load(Ordering::SeqCst) && !self.closed.load(Ordering::SeqCst);
-        // A job that is over stays as it ended.
-        if last && counts && self.job.cancel().is_some() {
-            tracing::info!(job = %self.job.id, "nobody listens any more: cancelled");
+        if !last || !counts {
+            return;
+        }
+        let (id, registry) = (self.job.id.clone(), self.registry.clone());
+        // The end of a waiting job is written down: whoever serves the listeners shall not wait for that.
+        let cancelling = thread::Builder::new().name("cancel".into()).spawn(move || {
+            // A job that is over stays as it ended.
+            if registry.cancel(&id).is_ok() {
+                tracing::info!(job = %id, "nobody listens any more: cancelled");
+            }
+        });
+        if let Err(error) = cancelling {
+            tracing::error!(job = %self.job.id, %error, "a job that nobody listens to goes on");
         }
     }
 }

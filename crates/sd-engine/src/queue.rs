@@ -11,8 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::job::JobSink;
 use crate::load::Load;
-use crate::running::Described;
-use crate::task::Task;
+use crate::pending::PendingTask;
 use crate::work::Work;
 
 /// The sending end. It is cheap to clone, has no lock, and does not own the receiving end.
@@ -60,11 +59,10 @@ pub(crate) enum Waited {
 /// Everything that the execution of a job needs.
 #[derive(Debug)]
 pub(crate) struct JobRequest {
-    pub(crate) task: Task,
+    pub(crate) task: PendingTask,
     /// What the task asks of the engine.
     pub(crate) work: Work,
     pub(crate) output: Output,
-    pub(crate) described: Arc<Described>,
     /// Who asked.
     pub(crate) caller: Option<Arc<str>>,
     pub(crate) priority: Priority,
@@ -79,7 +77,7 @@ pub(crate) struct JobRequest {
 /// A place in the queue.
 #[derive(Debug)]
 pub(crate) struct Place {
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
     load: Arc<Load>,
     /// What the job in it has to do.
     work: Option<Work>,
@@ -129,7 +127,13 @@ impl RequestQueue {
     /// Takes a place, if one is free.
     pub(crate) fn reserve(&self) -> Option<Place> {
         let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        Some(Place { _permit: permit, load: Arc::clone(&self.load), work: None })
+        Some(Place { _permit: Some(permit), load: Arc::clone(&self.load), work: None })
+    }
+
+    /// Takes a place, or goes without one: for jobs that were admitted before.
+    pub(crate) fn place_anyway(&self) -> Place {
+        let permit = Arc::clone(&self.places).try_acquire_owned().ok();
+        Place { _permit: permit, load: Arc::clone(&self.load), work: None }
     }
 
     /// When there may be a place for a job that found none.

@@ -2,29 +2,27 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use operations_contract::{
-    ErrorCode, ErrorDetail, FieldError, JobEvent, JobId, JobState, JobView, ModelCapabilities,
-    NarrationLevel, Operation, ParsedOperation,
+    FieldError, JobId, JobState, JobView, ModelCapabilities, Operation, ParsedOperation,
 };
 use serde_json::Value;
 use tokio::sync::watch;
-use uuid::Uuid;
 
+use crate::admit::Sender;
 use crate::board::{ModelBoard, ModelEntry, ModelStatus};
-use crate::job::{JobSink, JobUpdates, Outcome, StoredImage, unix_ms};
+use crate::idempotency::IdempotencyKey;
+use crate::job::{JobUpdates, StoredImage};
 use crate::listeners::Listening;
-use crate::log;
-use crate::queue::{JobRequest, RequestQueue, Swap};
+use crate::queue::{RequestQueue, Swap};
 use crate::registry::JobRegistry;
-use crate::resolve::{self, Resolved};
-use crate::running::Described;
+use crate::resolve;
+use crate::store::{JobPage, JobQuery, StoreError};
 use crate::submit::{Accepted, SubmitError, SubmitOptions};
 use crate::upscale;
-use crate::work::Work;
 
-/// Takes operations in, and tells what became of them. Cloning shares it; nothing in it blocks on the engine.
+/// Takes operations in, and tells what became of them. Cloning shares it; nothing in it blocks on the engine. What submits,
+/// cancels, or asks for jobs waits for the store: async code does that on a blocking thread.
 #[derive(Debug, Clone)]
 pub struct JobRouter {
     queue: RequestQueue,
@@ -83,29 +81,48 @@ impl JobRouter {
 
     /// The story of a job, from the event after `after` on (0: from the beginning).
     pub fn subscribe(&self, id: &JobId, after: u64) -> Option<JobUpdates> {
-        let job = self.registry.find(id.as_str())?;
-        Some(JobUpdates::new(Listening::to(job, Arc::clone(&self.closed)), after))
+        let job = self.registry.find(id)?;
+        let listening = Listening::to(job, self.registry.clone(), Arc::clone(&self.closed));
+        Some(JobUpdates::new(listening, after))
     }
 
     /// One job.
     pub fn job(&self, id: &JobId) -> Option<JobView> {
-        Some(self.registry.find(id.as_str())?.view())
+        self.registry.view(id)
     }
 
     /// All jobs that are remembered, the oldest first.
     pub fn jobs(&self) -> Vec<JobView> {
-        self.registry.all().iter().map(|job| job.view()).collect()
+        self.list(&JobQuery::default()).map(|page| page.jobs).unwrap_or_else(|error| {
+            tracing::error!(%error, "the jobs cannot be listed");
+            Vec::new()
+        })
+    }
+
+    /// The jobs that are wanted, page by page.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn list(&self, query: &JobQuery) -> Result<JobPage, StoreError> {
+        self.registry.list(query)
+    }
+
+    /// Forgets jobs that are not to be kept any longer, writes down results that could not be written down before, and
+    /// gives room back to the disk. The router does the first two by itself whenever it has something to do; call it from
+    /// time to time for the times when it has not.
+    pub fn tidy(&self) {
+        self.registry.tidy();
+        self.registry.shrink();
     }
 
     /// One image of a finished job, counted from 0.
     pub fn image(&self, id: &JobId, index: usize) -> Option<StoredImage> {
-        self.registry.find(id.as_str())?.image(index)
+        self.registry.image(id, index)
     }
 
     /// Cancels a job: a waiting one at once, a running one before its next step. Gives the state that it has now.
     pub fn cancel(&self, id: &JobId) -> Result<JobState, CancelError> {
-        let job = self.registry.find(id.as_str()).ok_or(CancelError::NotFound)?;
-        job.cancel().ok_or(CancelError::AlreadyOver)
+        self.registry.cancel(id)
     }
 
     /// Refuses what is new from now on. What runs is finished, what waits ends with `shutting_down`, and then the
@@ -120,12 +137,11 @@ impl JobRouter {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Ends all jobs that are not over with `shutting_down`, for a worker that cannot wait any longer. A running one is let
-    /// go before its next step, but whoever follows it is told at once. Gives how many there were.
+    /// Ends the stories of all jobs that are not over with `shutting_down`, for a worker that cannot wait any longer. Those of
+    /// a store that lasts go on in the next process. A running one is let go before its next step, but whoever follows it is
+    /// told at once. Gives how many there were.
     pub fn abandon(&self) -> usize {
-        let message = "the worker stopped before the job was done";
-        let end = || Outcome::Failed(ErrorDetail::new(ErrorCode::ShuttingDown, message));
-        self.registry.all().iter().filter(|job| job.end(end())).count()
+        self.registry.abandon()
     }
 
     /// What the model is up to.
@@ -138,6 +154,14 @@ impl JobRouter {
         if self.is_shutting_down() {
             return Err(SubmitError::ShuttingDown);
         }
+        let model = self.model()?;
+        match self.registry.has_restored() {
+            true => Err(SubmitError::NotReady("the jobs of the last run are being taken up".into())),
+            false => Ok(model),
+        }
+    }
+
+    pub(crate) fn model(&self) -> Result<Arc<ModelCapabilities>, SubmitError> {
         match self.models.status() {
             ModelStatus::Ready(model) => Ok(model),
             ModelStatus::Loading => Err(SubmitError::NotReady("the model is loading".into())),
@@ -192,27 +216,66 @@ impl JobRouter {
         (self.queue.waiting(), self.queue.capacity())
     }
 
+    pub(crate) fn queue(&self) -> &RequestQueue {
+        &self.queue
+    }
+
+    /// Whether prompts may stand in the log.
+    pub(crate) fn logs_prompts(&self) -> bool {
+        self.log_prompts
+    }
+
+    pub(crate) fn registry(&self) -> &JobRegistry {
+        &self.registry
+    }
+
     fn admit(&self, parsed: ParsedOperation, options: SubmitOptions) -> Result<Accepted, SubmitError> {
         let ParsedOperation { operation, mut faults } = parsed;
         let Some(operation) = operation else { return Err(SubmitError::Invalid(faults)) };
-        // An upscale names a network; every model has the worker's.
-        let wanted = operation.common().and_then(|common| self.models.find(common.model.as_deref()?));
+        let key = options.idempotency_key.filter(|_| faults.is_empty());
+        let sender =
+            Sender { caller: options.caller, key: key.map(|key| IdempotencyKey::new(key, &operation)) };
+        // Also when the queue is full or the model is gone: the job is there already.
+        if let Some(accepted) = self.sent_before(&sender)? {
+            return Ok(accepted);
+        }
         let model = match self.readiness() {
-            Ok(default) => wanted.as_ref().map_or(default, |wanted| Arc::clone(&wanted.capabilities)),
+            Ok(default) => self.model_of(&operation, default),
             Err(_) if !faults.is_empty() => return Err(SubmitError::Invalid(faults)),
             Err(refusal) => return Err(refusal),
         };
-        self.hold_against(&operation, &model, &mut faults)?;
-        if let Some(reason) = self.models.find(&model.id).and_then(|model| model.impossible) {
-            return Err(SubmitError::ModelTooLarge(reason));
-        }
+        self.may_become_a_job(&operation, &model, &mut faults)?;
 
         let place = self.queue.reserve().ok_or_else(|| SubmitError::QueueFull {
             capacity: self.queue.capacity(),
             retry_after: self.queue.retry_after(),
         })?;
-        let resolved = resolve::resolve(operation, &model, draw_seed).map_err(SubmitError::Invalid)?;
-        self.enqueue(resolved, &model.id, place, options)
+        self.enqueue(operation, model, place, sender)
+    }
+
+    /// The model that an operation names, as far as there is one; else the default.
+    pub(crate) fn model_of(
+        &self,
+        operation: &Operation,
+        default: Arc<ModelCapabilities>,
+    ) -> Arc<ModelCapabilities> {
+        // An upscale names a network; every model has the worker's.
+        let wanted = operation.common().and_then(|common| self.models.find(common.model.as_deref()?));
+        wanted.map_or(default, |wanted| wanted.capabilities)
+    }
+
+    /// Whether the worker can do it with this model; if not, all that is wrong.
+    pub(crate) fn may_become_a_job(
+        &self,
+        operation: &Operation,
+        model: &ModelCapabilities,
+        faults: &mut Vec<FieldError>,
+    ) -> Result<(), SubmitError> {
+        self.hold_against(operation, model, faults)?;
+        match self.models.find(&model.id).and_then(|model| model.impossible) {
+            Some(reason) => Err(SubmitError::ModelTooLarge(reason)),
+            None => Ok(()),
+        }
     }
 
     /// Tells everything that is wrong in one answer: the contract's faults and the model's.
@@ -268,69 +331,4 @@ impl JobRouter {
             }
         }
     }
-
-    fn enqueue(
-        &self,
-        resolved: Resolved,
-        host: &str,
-        place: crate::queue::Place,
-        options: SubmitOptions,
-    ) -> Result<Accepted, SubmitError> {
-        let Resolved { task, operation, parameters, notes, told } = resolved;
-        let fields = operation.job();
-        let (priority, output, seed) = (fields.priority, fields.output, task.seed());
-        let accepted = Instant::now();
-        let job_id = JobId::new(format!("job-{}", Uuid::new_v4()));
-        let view = JobView {
-            job_id: job_id.clone(),
-            state: JobState::Queued,
-            operation: operation.kind(),
-            model: task.model().to_owned(),
-            created_ms: unix_ms(),
-            started_ms: None,
-            finished_ms: None,
-            parameters: parameters.clone(),
-            progress: None,
-            images: Vec::new(),
-            error: None,
-            caller: options.caller.as_deref().map(str::to_owned),
-            hive_id: fields.hive_id.map(str::to_owned),
-            worker_id: fields.worker_id.map(str::to_owned),
-        };
-        let deadline = fields.deadline_ms.map(|ms| accepted + Duration::from_millis(ms));
-        let job = self.registry.insert(view, priority);
-        if fields.cancel_on_disconnect {
-            job.listeners.take_the_job_along();
-        }
-        for message in notes {
-            job.tell(JobEvent::Narration { level: NarrationLevel::Info, message });
-        }
-        let described = Arc::new(Described { operation, parameters, told });
-        let caller = options.caller.clone();
-        let request = JobRequest {
-            work: Work::of_task(&task, host),
-            task,
-            output,
-            described: Arc::clone(&described),
-            caller: options.caller,
-            priority,
-            accepted,
-            deadline,
-            cancellation: job.cancellation.clone(),
-            sink: JobSink::new(Arc::clone(&job), self.registry.clone()),
-            place,
-        };
-        if self.queue.send(request).is_err() {
-            self.registry.forget(&job);
-            return Err(SubmitError::ShuttingDown);
-        }
-        log::accepted(&job_id, caller.as_deref(), &described.operation, self.log_prompts);
-        Ok(Accepted { job_id, seed })
-    }
-}
-
-/// 32 random bits: all that torch's CPU generator uses of a seed, and few enough for JavaScript's numbers. They are
-/// the last bits of a random UUID, all of which are random.
-fn draw_seed() -> u64 {
-    Uuid::new_v4().as_bytes()[12..].iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte))
 }

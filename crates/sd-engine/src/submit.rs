@@ -5,19 +5,31 @@ use std::time::Duration;
 
 use operations_contract::{ErrorCode, ErrorDetail, FieldError, JobId};
 
+use crate::store::StoreError;
+
 /// What comes with an operation beside its fields: it concerns the job, not the picture.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubmitOptions {
     /// Who asks, by the name of the token: turns are fair between callers.
     pub caller: Option<Arc<str>>,
+    /// A name of the caller's choice: the same operation under the same name is the same job, as long as the job is
+    /// remembered.
+    pub idempotency_key: Option<String>,
 }
 
 impl SubmitOptions {
     /// Of this caller.
     #[must_use]
     pub fn by(caller: Option<Arc<str>>) -> Self {
-        Self { caller }
+        Self { caller, ..Self::default() }
+    }
+
+    /// Under this name of the caller's choice.
+    #[must_use]
+    pub fn under(mut self, idempotency_key: Option<String>) -> Self {
+        self.idempotency_key = idempotency_key;
+        self
     }
 }
 
@@ -29,6 +41,8 @@ pub struct Accepted {
     pub job_id: JobId,
     /// Seed of its first image, as sent or as drawn.
     pub seed: u64,
+    /// Whether it existed already: the same was submitted before under the same key.
+    pub repeated: bool,
 }
 
 /// No job exists.
@@ -60,6 +74,18 @@ pub enum SubmitError {
         /// When a place may be free.
         retry_after: Duration,
     },
+    /// The caller has submitted something else under the same key.
+    #[error("this Idempotency-Key came with another request before, which became {job_id}")]
+    KeyReused {
+        /// What became of that one.
+        job_id: JobId,
+    },
+    /// There is no room to write the job down.
+    #[error("no room for another job: {0}")]
+    StorageFull(String),
+    /// The job could not be written down for another reason.
+    #[error("the job could not be written down: {0}")]
+    StorageFailed(String),
     /// No model can serve, for this reason.
     #[error("{0}")]
     NotReady(String),
@@ -84,9 +110,21 @@ impl SubmitError {
             Self::ModelTooLarge(_) => (ErrorCode::OutOfMemory, Vec::new()),
             Self::Unsupported(fields) => (ErrorCode::UnsupportedOperation, fields.clone()),
             Self::QueueFull { .. } => (ErrorCode::QueueFull, Vec::new()),
+            Self::KeyReused { .. } => (ErrorCode::IdempotencyKeyReused, Vec::new()),
+            Self::StorageFull(_) => (ErrorCode::StorageFull, Vec::new()),
+            Self::StorageFailed(_) => (ErrorCode::StorageFailed, Vec::new()),
             Self::NotReady(_) => (ErrorCode::NotReady, Vec::new()),
             Self::ShuttingDown => (ErrorCode::ShuttingDown, Vec::new()),
         };
         ErrorDetail { code, message: self.to_string(), fields }
+    }
+}
+
+impl From<StoreError> for SubmitError {
+    fn from(error: StoreError) -> Self {
+        match error.code() {
+            ErrorCode::StorageFull => Self::StorageFull(error.to_string()),
+            _ => Self::StorageFailed(error.to_string()),
+        }
     }
 }

@@ -3,7 +3,9 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::task::{GenerationTask, Source, Task};
+use operations_contract::{Hires, Lora, Operation, Tiling};
+
+use crate::task::{GenerationTask, Source};
 
 /// Which model a job needs, how much it has to do, and with whom it can be computed.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,46 +31,91 @@ pub struct Shape {
 }
 
 impl Work {
-    /// What a task asks of the engine; `host` is the model that it runs on.
-    pub(crate) fn of_task(task: &Task, host: &str) -> Self {
-        match task {
-            Task::Generation(task) => Self::of(task),
-            // A tile says nothing about how long a step takes: it does not count.
-            Task::Upscale(task) => Self {
-                model: host.into(),
-                units: 0.0,
-                shape: Shape { width: task.width, height: task.height, images: 1, company: None },
-            },
-        }
-    }
-
+    /// The work of a task.
     pub(crate) fn of(task: &GenerationTask) -> Self {
-        let pixels = f64::from(task.width) * f64::from(task.height) * f64::from(task.num_images);
         let strength = match &task.source {
             Source::Noise => 1.0,
             Source::Image { strength, .. } | Source::Inpaint { strength, .. } => *strength,
         };
-        let second = task.hires.map_or(0.0, |hires| {
-            let steps = f64::from(hires.steps.unwrap_or(task.steps)) * hires.strength;
+        let asked = Asked {
+            width: task.width,
+            height: task.height,
+            steps: task.steps,
+            num_images: task.num_images,
+            strength,
+            loras: &task.loras,
+            controlled: !task.control.is_empty(),
+            tiling: task.tiling,
+            hires: task.hires,
+        };
+        asked.work(&task.model)
+    }
+
+    /// The work of a resolved operation, whose task is made when it is its turn. `host` is the model that it runs on.
+    pub(crate) fn asked(host: &str, operation: &Operation) -> Self {
+        let (common, strength) = match operation {
+            Operation::ImageGeneration(request) => (&request.common, 1.0),
+            Operation::ImageTransform(request) => (&request.common, request.strength),
+            Operation::ImageInpaint(request) => (&request.common, request.strength),
+            // A tile says nothing about how long a step takes: it does not count, and it goes alone.
+            Operation::ImageUpscale(_) => {
+                let shape = Shape { width: 0, height: 0, images: 1, company: None };
+                return Self { model: host.into(), units: 0.0, shape };
+            }
+        };
+        // A resolved operation leaves nothing open.
+        let asked = Asked {
+            width: common.width.unwrap_or_default(),
+            height: common.height.unwrap_or_default(),
+            steps: common.steps.unwrap_or_default(),
+            num_images: common.num_images,
+            strength,
+            loras: &common.loras,
+            controlled: !common.control.is_empty(),
+            tiling: common.tiling,
+            hires: common.hires,
+        };
+        asked.work(host)
+    }
+}
+
+/// What of a request its work depends on.
+struct Asked<'a> {
+    width: u32,
+    height: u32,
+    steps: u32,
+    num_images: u32,
+    strength: f64,
+    loras: &'a [Lora],
+    controlled: bool,
+    tiling: Tiling,
+    hires: Option<Hires>,
+}
+
+impl Asked<'_> {
+    fn work(&self, model: &str) -> Work {
+        let pixels = f64::from(self.width) * f64::from(self.height) * f64::from(self.num_images);
+        let second = self.hires.map_or(0.0, |hires| {
+            let steps = f64::from(hires.steps.unwrap_or(self.steps)) * hires.strength;
             steps * hires.scale * hires.scale
         });
-        let steps = f64::from(task.steps) * strength + second;
-        Self { model: task.model.as_str().into(), units: pixels * steps.max(1.0), shape: Shape::of(task) }
+        let steps = f64::from(self.steps) * self.strength + second;
+        Work { model: model.into(), units: pixels * steps.max(1.0), shape: Shape::of(self) }
     }
 }
 
 impl Shape {
-    fn of(task: &GenerationTask) -> Self {
+    fn of(task: &Asked<'_>) -> Self {
         let company = || {
             let mut hasher = DefaultHasher::new();
             (task.tiling.x, task.tiling.y).hash(&mut hasher);
-            for lora in &task.loras {
+            for lora in task.loras {
                 (&lora.name, lora.scale.to_bits()).hash(&mut hasher);
             }
             hasher.finish()
         };
         // What a ControlNet steers takes its steps alone, and a second pass changes its size on the way.
-        let alone = !task.control.is_empty() || task.hires.is_some();
+        let alone = task.controlled || task.hires.is_some();
         Self {
             width: task.width,
             height: task.height,

@@ -95,14 +95,14 @@ impl Api {
             Route::Jobs if request.method() == Method::POST => {
                 handlers::submit_job::handle(self, request, &caller).await
             }
-            Route::Jobs => Ok(handlers::list_jobs::handle(self, &caller)),
+            Route::Jobs => handlers::list_jobs::handle(self, request.uri().query(), &caller).await,
             Route::Job(id) if request.method() == Method::DELETE => {
-                handlers::cancel_job::handle(self, id, &caller)
+                handlers::cancel_job::handle(self, id, &caller).await
             }
-            Route::Job(id) => handlers::show_job::handle(self, id, &caller),
-            Route::JobStream(id) => handlers::stream_job::handle(self, id, request.headers(), &caller),
+            Route::Job(id) => handlers::show_job::handle(self, id, &caller).await,
+            Route::JobStream(id) => handlers::stream_job::handle(self, id, request.headers(), &caller).await,
             Route::JobImage(id, index) => {
-                handlers::job_image::handle(self, id, index, request.headers(), &caller)
+                handlers::job_image::handle(self, id, index, request.headers(), &caller).await
             }
             Route::Models => Ok(handlers::list_models::handle(self)),
             Route::Model(id) => handlers::show_model::handle(self, id),

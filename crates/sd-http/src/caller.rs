@@ -103,13 +103,20 @@ impl Caller {
     }
 
     /// Whether the job is the caller's own, or everybody's are its business.
-    pub(crate) fn may_see(&self, job: &JobView) -> bool {
+    fn may_see(&self, job: &JobView) -> bool {
         self.scopes.admin || (self.name.is_some() && job.caller.as_deref() == self.name.as_deref())
     }
 
+    /// Whose jobs it may see, if not everybody's. One without a name has none.
+    pub(crate) fn only(&self) -> Option<String> {
+        let own = || self.name.as_deref().unwrap_or_default().to_owned();
+        (!self.scopes.admin).then(own)
+    }
+
     /// The job of this name. That of another caller is told to be missing, so that nobody learns what there is.
-    pub(crate) fn job(&self, api: &Api, id: &str) -> Result<JobView, ApiError> {
-        let job = api.router().job(&JobId::new(id));
+    pub(crate) async fn job(&self, api: &Api, id: &str) -> Result<JobView, ApiError> {
+        let wanted = JobId::new(id);
+        let job = api.blocking(move |router| router.job(&wanted)).await?;
         job.filter(|job| self.may_see(job)).ok_or_else(|| ApiError::no_job(id))
     }
 }

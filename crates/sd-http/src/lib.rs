@@ -6,12 +6,12 @@
 //! ```
 //! use http_body_util::{BodyExt, Empty};
 //! use hyper::{Request, body::Bytes};
-//! use sd_engine::{JobRegistry, JobRouter, ModelBoard, RequestQueue, Retention};
+//! use sd_engine::{JobRegistry, JobRouter, ModelBoard, RequestQueue};
 //! use sd_http::{Api, ApiConfig, Server, ServerConfig};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (queue, _receiver) = RequestQueue::new(16); // the receiver goes to a GenerationEngine
-//! let router = JobRouter::new(queue, JobRegistry::new(Retention::default()), ModelBoard::new());
+//! let router = JobRouter::new(queue, JobRegistry::in_memory()?, ModelBoard::new());
 //! let api = Api::new(router, ApiConfig::default());
 //!
 //! // Without a socket:
@@ -28,6 +28,7 @@
 //! ```
 
 mod api;
+mod blocking;
 mod body;
 mod caller;
 mod config;
@@ -38,6 +39,7 @@ mod frames;
 mod gate;
 mod handlers;
 mod headers;
+mod idempotency;
 mod intake;
 mod multipart;
 mod patient;

@@ -20,6 +20,7 @@ use crate::loras::LoraArg;
 use crate::models::args::ModelsArgs;
 use crate::pool::PoolArgs;
 use crate::registration::args::SupervisorArgs;
+use crate::store::StoreArgs;
 use safety::SafetyArgs;
 
 /// More threads than any machine has cores.
@@ -360,6 +361,8 @@ pub(crate) struct ServeArgs {
     pub(crate) life: LifeArgs,
     #[command(flatten)]
     pub(crate) supervisor: SupervisorArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }
 
 /// What `generate` takes, and a picture to start from.

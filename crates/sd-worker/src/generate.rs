@@ -7,6 +7,7 @@ use operations_contract::{
     Common, Extend, Hires, ImageData, ImageGeneration, ImageInpaint, ImageTransform, Operation, Output,
     Refiner,
 };
+use sd_engine::JobRegistry;
 use serde_json::json;
 
 use crate::args::{GenerateArgs, InpaintArgs, TransformArgs};
@@ -74,7 +75,7 @@ fn make(args: &GenerateArgs, operation: impl Fn(Common) -> Operation) -> Result<
     let output = OutputFiles::reserve(&args.output)?;
     common.output = Output { format: output.format(), metadata: !args.no_metadata, quality: args.quality };
 
-    let worker = Worker::new(1);
+    let worker = Worker::new(1, JobRegistry::in_memory().map_err(Failure::failed)?);
     let (router, models) = (worker.router.clone(), worker.models.clone());
     let pipeline = model::load(&args.model, [args.width, args.height])?;
     let nets = args.control.nets.load(&pipeline)?;

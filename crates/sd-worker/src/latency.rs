@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use operations_contract::{Common, ImageGeneration, JobId, Operation};
-use sd_engine::{JobRouter, SubmitError};
+use sd_engine::{JobRegistry, JobRouter, SubmitError};
 use sd_http::{Api, ApiConfig, Server, ServerConfig};
 use sd_inference::Pipeline;
 use tokio::sync::oneshot;
@@ -28,7 +28,7 @@ const STEPS: u32 = 150;
 /// `size` are made.
 pub(crate) fn run(pipeline: Pipeline, name: &str, size: u32, requests: usize) -> Result<(), Failure> {
     let runtime = serve::runtime()?;
-    let worker = Worker::new(WAITING);
+    let worker = Worker::new(WAITING, JobRegistry::in_memory().map_err(Failure::failed)?);
     let (router, models) = (worker.router.clone(), worker.models.clone());
     let engine = worker.start(pipeline, Vec::new(), std::collections::BTreeMap::new(), name)?;
     let (stop, stopped) = oneshot::channel::<()>();

@@ -26,6 +26,7 @@ mod reload;
 mod safety;
 mod serve;
 mod signals;
+mod store;
 mod story;
 mod threads;
 mod upscale;

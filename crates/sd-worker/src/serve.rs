@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_engine::{EngineHandle, ModelBoard, ModelStatus};
+use sd_engine::{EngineHandle, JobRouter, ModelBoard, ModelStatus};
 use sd_http::{Api, ApiConfig, ServeError, Server};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -18,6 +18,7 @@ use crate::registration::args::SupervisorArgs;
 use crate::registration::{Identity, Registration};
 use crate::reload::Reload;
 use crate::signals::Signals;
+use crate::store;
 use crate::worker::Worker;
 
 /// The transport's threads. They do little, but must not wait for the engine's.
@@ -47,7 +48,7 @@ async fn serve(args: Arc<ServeArgs>, mut reload: Reload) -> Result<(), Failure> 
     let (api, server, follow_files) = args.safety.resolve()?.split();
     let without_token = api.tokens.is_none();
     let scheme = if server.tls.is_some() { "https" } else { "http" };
-    let worker = Worker::new(args.queue_capacity.into());
+    let worker = Worker::new(args.queue_capacity.into(), args.store.open()?);
     let router = worker.router.clone().with_prompts_logged(args.safety.log_prompts);
     let models = worker.models.clone();
     let config = ApiConfig {
@@ -125,7 +126,7 @@ async fn run_worker(
         }
     };
     let drained = tokio::select! {
-        broken = broken(&models, &args) => return Err(broken),
+        broken = broken(&router, &models, &args) => return Err(broken),
         signal = signals.stop(reload) => {
             if models.status() == ModelStatus::Loading {
                 tracing::info!(signal, "stopping before the model is loaded");
@@ -168,11 +169,15 @@ fn start(worker: Worker, args: &ServeArgs) -> Result<EngineHandle, Failure> {
 
 /// Says when the worker is ready, and waits until the engine ends although nobody told it to: a supervisor starts the
 /// worker anew.
-async fn broken(models: &ModelBoard, args: &ServeArgs) -> Failure {
+async fn broken(router: &JobRouter, models: &ModelBoard, args: &ServeArgs) -> Failure {
     match models.settled().await {
         // A model that is missing or broken was named by the user.
         ModelStatus::Failed(reason) => return Failure::refused(reason),
-        _ => tracing::info!(model = args.model.name(), device = %args.model.device, "ready"),
+        _ => {
+            store::resume(router);
+            store::keep_tidy(router.clone());
+            tracing::info!(model = args.model.name(), device = %args.model.device, "ready");
+        }
     }
     models.stopped().await;
     match models.status() {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use operations_contract::{ImageUpscale, Operation, Output};
-use sd_engine::UpscaleGenerator;
+use sd_engine::{JobRegistry, UpscaleGenerator};
 use sd_inference::{DType, UpscaleNetwork};
 use serde_json::json;
 
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &UpscaleArgs) -> Result<(), Failure> {
 
     let network = UpscaleNetwork::open(&args.upscaler, &model::device(args.device)?, DType::F32)?;
     let scale = network.scale();
-    let worker = Worker::new(1);
+    let worker = Worker::new(1, JobRegistry::in_memory().map_err(Failure::failed)?);
     let (router, models) = (worker.router.clone(), worker.models.clone());
     let engine = worker.start_with(UpscaleGenerator::new(network))?;
     let operation = Operation::ImageUpscale(request);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sd_engine::{
     EngineHandle, GenerationEngine, Generator, JobRegistry, JobRouter, ModelBoard, PipelineGenerator,
-    RequestQueue, RequestReceiver, Retention,
+    RequestQueue, RequestReceiver,
 };
 use sd_inference::{ControlNet, Lora, Pipeline};
 
@@ -19,11 +19,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// A worker with room for `capacity` waiting jobs.
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// A worker with room for `capacity` waiting jobs, and with the jobs of this registry.
+    pub(crate) fn new(capacity: usize, registry: JobRegistry) -> Self {
         let (queue, receiver) = RequestQueue::new(capacity);
         let models = ModelBoard::new();
-        let router = JobRouter::new(queue, JobRegistry::new(Retention::default()), models.clone());
+        let router = JobRouter::new(queue, registry, models.clone());
         Self { router, models, receiver }
     }
 

@@ -8,7 +8,6 @@ mod nets;
 #[path = "support/service.rs"]
 mod service;
 
-
 use serde_json::{Value, json};
 use service::Service;
 

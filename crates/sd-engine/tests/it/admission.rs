@@ -279,7 +279,7 @@ async fn a_cancelled_job_gives_its_place_back() {
 async fn nothing_is_accepted_before_a_model_can_serve() {
     let (queue, _receiver) = RequestQueue::new(1);
     let models = ModelBoard::new();
-    let router = JobRouter::new(queue, JobRegistry::new(Retention::default()), models.clone());
+    let router = JobRouter::new(queue, JobRegistry::in_memory().unwrap(), models.clone());
     let refusal = |router: &JobRouter| router.submit(Operation::generate("a cat")).unwrap_err();
     assert_eq!(refusal(&router), SubmitError::NotReady("the model is loading".into()));
     models.failed("model.safetensors is cut off");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use operations_contract::{ErrorCode, JobEvent, JobId, ModelState, Operation, Terminator};
 use sd_engine::{
     EngineHandle, GenerationEngine, GeneratorError, JobRegistry, JobRouter, ModelBoard, ModelLoader,
-    ModelMemory, ModelOffer, ModelRules, ModelStatus, Policy, RequestQueue, Retention, SubmitError,
+    ModelMemory, ModelOffer, ModelRules, ModelStatus, Policy, RequestQueue, SubmitError,
 };
 
 use crate::generator::TestGenerator;
@@ -78,7 +78,7 @@ async fn pool(rules: ModelRules, broken: &[&'static str]) -> Pool {
 async fn pool_of(ids: Vec<&'static str>, rules: ModelRules, policy: Policy, broken: &[&'static str]) -> Pool {
     let (queue, receiver) = RequestQueue::new(64);
     let models = ModelBoard::new();
-    let router = JobRouter::new(queue, JobRegistry::new(Retention::default()), models.clone());
+    let router = JobRouter::new(queue, JobRegistry::in_memory().unwrap(), models.clone());
     let generator = TestGenerator::new();
     let (gate, log) = (generator.gate.clone(), generator.log.clone());
     let (loads, broken) = (Loads::default(), broken.iter().copied().collect());

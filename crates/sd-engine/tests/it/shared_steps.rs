@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use operations_contract::{ImageData, JobEvent, JobId, ModelCapabilities, Operation, Preview, Terminator};
 use sd_engine::{
     GenerationEngine, GenerationTask, Generator, GeneratorError, JobRegistry, JobRouter, ModelBoard,
-    PipelineGenerator, RequestQueue, Retention, Shape, StepResult,
+    PipelineGenerator, RequestQueue, Shape, StepResult,
 };
 use sd_inference::{LoadOptions, ModelSource, Pipeline};
 
@@ -53,7 +53,7 @@ struct Worker {
 async fn worker(pipeline: &Pipeline, max_batch: usize) -> Worker {
     let (queue, receiver) = RequestQueue::new(8);
     let models = ModelBoard::new();
-    let router = JobRouter::new(queue, JobRegistry::new(Retention::default()), models.clone());
+    let router = JobRouter::new(queue, JobRegistry::in_memory().unwrap(), models.clone());
     let (advanced, together) = mpsc::channel();
     let (go, wait) = mpsc::channel();
     let pipeline = PipelineGenerator::new(pipeline.clone(), "demo", Vec::new()).with_max_batch(max_batch);

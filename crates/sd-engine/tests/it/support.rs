@@ -5,7 +5,7 @@ use std::time::Duration;
 use operations_contract::{JobEvent, JobId, Operation, Terminator};
 use sd_engine::{
     EngineHandle, GenerationEngine, JobRegistry, JobRouter, JobUpdate, JobUpdates, ModelBoard, RequestQueue,
-    Retention,
+    Retention, Store,
 };
 
 use crate::generator::{Gate, Log, TestGenerator};
@@ -24,9 +24,20 @@ impl Worker {
     }
 
     pub(crate) async fn with(generator: TestGenerator, capacity: usize, retention: Retention) -> Self {
+        Self::over(Store::in_memory().unwrap(), generator, capacity, retention).await
+    }
+
+    /// A worker over the jobs of a store. Those of the last process are not resumed.
+    pub(crate) async fn over(
+        store: Store,
+        generator: TestGenerator,
+        capacity: usize,
+        retention: Retention,
+    ) -> Self {
         let (queue, receiver) = RequestQueue::new(capacity);
         let models = ModelBoard::new();
-        let router = JobRouter::new(queue, JobRegistry::new(retention), models.clone());
+        let registry = JobRegistry::new(store, retention).unwrap();
+        let router = JobRouter::new(queue, registry, models.clone());
         let (gate, log) = (generator.gate.clone(), generator.log.clone());
         let engine = GenerationEngine::new(generator, receiver, models.clone()).start().unwrap();
         models.settled().await;

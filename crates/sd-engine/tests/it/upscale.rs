@@ -7,7 +7,7 @@ use operations_contract::{
 };
 use sd_engine::{
     EngineHandle, GenerationEngine, JobRegistry, JobRouter, JobUpdate, ModelBoard, PARAMETERS_KEY, Picture,
-    RequestQueue, Retention, SubmitError, UpscaleGenerator, encode_image, read_picture, read_texts,
+    RequestQueue, SubmitError, UpscaleGenerator, encode_image, read_picture, read_texts,
 };
 use sd_inference::{DType, Device, Seamless, UpscaleNetwork, UpscaleOptions, UpscaleTiles};
 
@@ -21,7 +21,7 @@ fn network() -> UpscaleNetwork {
 async fn worker() -> (JobRouter, EngineHandle) {
     let (queue, receiver) = RequestQueue::new(8);
     let models = ModelBoard::new();
-    let router = JobRouter::new(queue, JobRegistry::new(Retention::default()), models.clone());
+    let router = JobRouter::new(queue, JobRegistry::in_memory().unwrap(), models.clone());
     let engine = GenerationEngine::new(UpscaleGenerator::new(network()), receiver, models.clone());
     let engine = engine.start().unwrap();
     models.settled().await;

@@ -10,21 +10,17 @@ use crate::body::{ResponseBody, full};
 use crate::caller::Caller;
 use crate::error::ApiError;
 
-pub(crate) fn handle(
+pub(crate) async fn handle(
     api: &Api,
     id: &str,
     index: usize,
     headers: &HeaderMap,
     caller: &Caller,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    let job = caller.job(api, id)?;
-    let job_id = &job.job_id;
-    let Some(image) = api.router().image(job_id, index) else {
-        let message = match job.images.len() {
-            0 => "the job has no images (yet)".to_owned(),
-            count => format!("the job has no image {index}: they are 0..={}", count - 1),
-        };
-        return Err(ApiError::new(ErrorCode::NotFound, message));
+    let job = caller.job(api, id).await?;
+    let (job_id, wanted) = (job.job_id.clone(), job.job_id);
+    let Some(image) = api.blocking(move |router| router.image(&wanted, index)).await? else {
+        return Err(no_image(job.images.len(), index));
     };
     // A job's name is never given out twice and its images never change: together they name the bytes.
     let etag = format!("\"{job_id}-{index}\"");
@@ -44,6 +40,14 @@ pub(crate) fn handle(
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(image.format.media_type()));
     }
     Ok(response)
+}
+
+fn no_image(count: usize, index: usize) -> ApiError {
+    let message = match count {
+        0 => "the job has no images (yet)".to_owned(),
+        count => format!("the job has no image {index}: they are 0..={}", count - 1),
+    };
+    ApiError::new(ErrorCode::NotFound, message)
 }
 
 fn matches(headers: &HeaderMap, etag: &str) -> bool {

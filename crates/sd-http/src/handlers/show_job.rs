@@ -7,6 +7,6 @@ use crate::body::{ResponseBody, json};
 use crate::caller::Caller;
 use crate::error::ApiError;
 
-pub(crate) fn handle(api: &Api, id: &str, caller: &Caller) -> Result<Response<ResponseBody>, ApiError> {
-    Ok(json(StatusCode::OK, &caller.job(api, id)?))
+pub(crate) async fn handle(api: &Api, id: &str, caller: &Caller) -> Result<Response<ResponseBody>, ApiError> {
+    Ok(json(StatusCode::OK, &caller.job(api, id).await?))
 }

@@ -12,15 +12,17 @@ use crate::sse;
 /// nginx keeps events back otherwise.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-pub(crate) fn handle(
+pub(crate) async fn handle(
     api: &Api,
     id: &str,
     headers: &HeaderMap,
     caller: &Caller,
 ) -> Result<Response<ResponseBody>, ApiError> {
     let after = sse::last_event_id(headers)?;
-    let job = caller.job(api, id)?.job_id;
-    let updates = api.router().subscribe(&job, after).ok_or_else(|| ApiError::no_job(id))?;
+    let job = caller.job(api, id).await?.job_id;
+    let wanted = job.clone();
+    let updates = api.blocking(move |router| router.subscribe(&wanted, after)).await?;
+    let updates = updates.ok_or_else(|| ApiError::no_job(id))?;
     let mut response = Response::new(sse::body(job, updates, api.frames().clone(), api.config().keep_alive));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

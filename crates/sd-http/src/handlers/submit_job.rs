@@ -1,7 +1,7 @@
 //! `POST /v1/jobs`
 
 use bytes::Bytes;
-use http::header::{HeaderValue, LOCATION};
+use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::{Request, Response, StatusCode};
 use hyper::body::Body;
 use operations_contract::{Operation, Submitted};
@@ -12,7 +12,11 @@ use crate::api::Api;
 use crate::body::{self, BodyKind, BoxError, ResponseBody};
 use crate::caller::Caller;
 use crate::error::ApiError;
+use crate::idempotency;
 use crate::multipart;
+
+/// The answer to a request that came before: nothing new was begun.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 pub(crate) async fn handle<B>(
     api: &Api,
@@ -24,8 +28,9 @@ where
     B::Error: Into<BoxError>,
 {
     let kind = body::kind(request.headers())?;
+    let key = idempotency::key(request.headers())?;
     let upload = api.intake().read(request.into_body()).await?;
-    let (router, options) = (api.router().clone(), caller.submits());
+    let (router, options) = (api.router().clone(), caller.submits().under(key));
     let max_part_bytes = api.config().max_part_bytes;
     let submit = move |bytes| {
         let value = operation(bytes, kind, max_part_bytes)?;
@@ -33,10 +38,14 @@ where
     };
     let accepted = api.intake().work(upload, submit).await?;
     let url = format!("/v1/jobs/{}", accepted.job_id);
+    let repeated = accepted.repeated;
     let submitted = Submitted { sse_url: format!("{url}/stream"), job_id: accepted.job_id };
     let mut response = body::json(StatusCode::ACCEPTED, &submitted);
     if let Ok(url) = HeaderValue::try_from(url) {
         response.headers_mut().insert(LOCATION, url);
+    }
+    if repeated {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
 }

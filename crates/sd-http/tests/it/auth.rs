@@ -1,7 +1,7 @@
 //! Who may use the worker.
 
 use http::Request;
-use sd_engine::{JobRegistry, JobRouter, ModelBoard, RequestQueue, Retention};
+use sd_engine::{JobRegistry, JobRouter, ModelBoard, RequestQueue};
 use sd_http::{Api, ApiConfig, ApiToken, ServeError, Server, ServerConfig, Tokens};
 
 use crate::support::{Setup, Worker};
@@ -47,7 +47,7 @@ async fn the_token_opens_and_another_does_not() {
 #[tokio::test]
 async fn without_a_token_only_loopback_is_bound() {
     let (queue, _receiver) = RequestQueue::new(1);
-    let router = JobRouter::new(queue, JobRegistry::new(Retention::default()), ModelBoard::new());
+    let router = JobRouter::new(queue, JobRegistry::in_memory().unwrap(), ModelBoard::new());
     let bind = |addr: &str, config| {
         Server::bind(addr.parse().unwrap(), Api::new(router.clone(), config), ServerConfig::default())
     };

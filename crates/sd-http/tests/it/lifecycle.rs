@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sd_engine::{GenerationEngine, JobRegistry, JobRouter, ModelBoard, RequestQueue, Retention};
+use sd_engine::{GenerationEngine, JobRegistry, JobRouter, ModelBoard, RequestQueue};
 use sd_http::{Api, ApiConfig, ServerConfig};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,7 +20,7 @@ fn get(path: &str) -> http::Request<String> {
 async fn ready_only_when_a_model_can_serve() {
     let (queue, receiver) = RequestQueue::new(1);
     let models = ModelBoard::new();
-    let router = JobRouter::new(queue, JobRegistry::new(Retention::default()), models.clone());
+    let router = JobRouter::new(queue, JobRegistry::in_memory().unwrap(), models.clone());
     let (addr, _stop, _serving) =
         listen(Api::new(router, ApiConfig::default()), ServerConfig::default()).await;
 

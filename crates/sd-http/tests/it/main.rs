@@ -13,6 +13,7 @@ mod forms;
 mod generator;
 mod images;
 mod jobs;
+mod keeping;
 mod lifecycle;
 mod listeners;
 mod models;

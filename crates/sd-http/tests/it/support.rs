@@ -8,7 +8,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use sd_engine::{
-    EngineHandle, GenerationEngine, JobRegistry, JobRouter, ModelBoard, RequestQueue, Retention,
+    EngineHandle, GenerationEngine, JobRegistry, JobRouter, ModelBoard, RequestQueue, Retention, Store,
 };
 use sd_http::{Api, ApiConfig, Server, ServerConfig};
 use serde_json::{Value, json};
@@ -35,6 +35,7 @@ pub(crate) struct Setup {
     pub(crate) api: ApiConfig,
     pub(crate) server: ServerConfig,
     pub(crate) retention: Retention,
+    pub(crate) store: Store,
     pub(crate) capacity: usize,
 }
 
@@ -44,6 +45,7 @@ impl Default for Setup {
             api: ApiConfig::default(),
             server: ServerConfig { grace: Duration::from_secs(2), ..ServerConfig::default() },
             retention: Retention::default(),
+            store: Store::in_memory().unwrap(),
             capacity: 8,
         }
     }
@@ -59,7 +61,8 @@ impl Worker {
         let (gate, log) = (generator.gate.clone(), generator.log.clone());
         let (queue, receiver) = RequestQueue::new(setup.capacity);
         let models = ModelBoard::new();
-        let router = JobRouter::new(queue, JobRegistry::new(setup.retention), models.clone());
+        let router =
+            JobRouter::new(queue, JobRegistry::new(setup.store, setup.retention).unwrap(), models.clone());
         let engine = GenerationEngine::new(generator, receiver, models.clone()).start().unwrap();
         models.settled().await;
         let api = Api::new(router.clone(), setup.api);

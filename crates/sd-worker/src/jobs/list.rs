@@ -10,16 +10,35 @@ use crate::exit::{Failure, say};
 /// So much of a prompt is shown.
 const PROMPT: usize = 40;
 
+/// Jobs are asked for in pages of so many: the most that a worker gives.
+const PAGE: usize = 1000;
+
 pub(crate) fn run(client: &Client, args: &ListArgs) -> Result<(), Failure> {
-    let JobList { mut jobs } = client.get("/v1/jobs")?;
-    jobs.retain(|job| args.state.is_empty() || args.state.contains(&job.state));
-    if let Some(limit) = args.limit {
-        jobs.drain(..jobs.len().saturating_sub(limit));
-    }
+    let mut jobs = newest(client, args)?;
+    // The newest stand last, above the next prompt.
+    jobs.reverse();
     if args.json {
-        return say(serde_json::to_string(&JobList { jobs }).map_err(Failure::failed)?);
+        let list = JobList { jobs, next_cursor: None };
+        return say(serde_json::to_string(&list).map_err(Failure::failed)?);
     }
     jobs.iter().try_for_each(|job| say(line(job)))
+}
+
+/// The jobs that are wanted, the newest first.
+fn newest(client: &Client, args: &ListArgs) -> Result<Vec<JobView>, Failure> {
+    let wanted = args.limit.unwrap_or(usize::MAX);
+    let states: String = args.state.iter().map(|state| format!("&state={}", state.as_str())).collect();
+    let (mut jobs, mut after) = (Vec::new(), String::new());
+    while jobs.len() < wanted {
+        let limit = PAGE.min(wanted - jobs.len());
+        let page: JobList = client.get(&format!("/v1/jobs?order=newest&limit={limit}{states}{after}"))?;
+        jobs.extend(page.jobs);
+        match page.next_cursor {
+            Some(cursor) => after = format!("&cursor={cursor}"),
+            None => break,
+        }
+    }
+    Ok(jobs)
 }
 
 fn line(job: &JobView) -> String {

@@ -1,0 +1,182 @@
+//! From a checked operation to a job in the queue: new ones, and those of the last process.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use operations_contract::{ImageData, JobId, JobState, JobView, ModelCapabilities, Operation};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::idempotency::IdempotencyKey;
+use crate::job::{Job, JobSink, Outcome, unix_ms};
+use crate::log;
+use crate::pending::PendingTask;
+use crate::queue::{JobRequest, Place};
+use crate::registry::{Admission, Submission, Unfinished};
+use crate::resolve::{self, Resolved};
+use crate::router::JobRouter;
+use crate::running::Described;
+use crate::store::Known;
+use crate::submit::{Accepted, SubmitError};
+use crate::work::Work;
+
+/// Who submits, and under which name of their choice.
+pub(crate) struct Sender {
+    pub(crate) caller: Option<Arc<str>>,
+    pub(crate) key: Option<IdempotencyKey>,
+}
+
+impl JobRouter {
+    /// Takes the jobs up that the last process with this store did not finish: those that waited wait again, those that
+    /// ran are run again from their seeds. Those that the model cannot do any more fail. To be called when a model can
+    /// serve; until then nothing new is taken. Gives how many go on.
+    pub fn resume(&self) -> usize {
+        // Without a model nobody can tell what becomes of them: they wait on.
+        let Ok(default) = self.model() else { return 0 };
+        let mut resumed = 0;
+        for unfinished in self.registry().take_restored() {
+            let model = self.model_of(&unfinished.operation, Arc::clone(&default));
+            match self.may_become_a_job(&unfinished.operation, &model, &mut Vec::new()) {
+                Ok(()) => resumed += usize::from(self.go_on(unfinished, model)),
+                Err(refusal) => {
+                    let sink = JobSink::new(unfinished.job, self.registry().clone());
+                    sink.end(Outcome::Failed(refusal.detail()));
+                }
+            }
+        }
+        self.registry().all_taken_up();
+        resumed
+    }
+
+    /// False if it was cancelled meanwhile.
+    fn go_on(&self, unfinished: Unfinished, model: Arc<ModelCapabilities>) -> bool {
+        let Unfinished { job, journal, operation, has_inputs, caller } = unfinished;
+        let view = job.view();
+        if view.state != JobState::Queued {
+            return false;
+        }
+        let waited = Duration::from_millis(unix_ms().saturating_sub(view.created_ms));
+        let described = Arc::new(Described { operation, parameters: view.parameters, told: None });
+        let task = PendingTask { model, described, journal, has_inputs };
+        // They were admitted once: the bound is for what is new.
+        let place = self.queue().place_anyway();
+        self.send(job, task, caller, waited, place).is_ok()
+    }
+
+    /// What this sender sent before under the same key, if that is so.
+    pub(crate) fn sent_before(&self, sender: &Sender) -> Result<Option<Accepted>, SubmitError> {
+        let Some(key) = &sender.key else { return Ok(None) };
+        match self.registry().known(sender.caller.as_deref(), key)? {
+            Some(Admission::Known(known)) => Ok(Some(repeated(known))),
+            Some(Admission::OtherBody(job_id)) => Err(SubmitError::KeyReused { job_id }),
+            Some(Admission::New(..)) | None => Ok(None),
+        }
+    }
+
+    /// Fills in what is open, writes the job down and puts it into the queue.
+    pub(crate) fn enqueue(
+        &self,
+        mut operation: Operation,
+        model: Arc<ModelCapabilities>,
+        place: Place,
+        sender: Sender,
+    ) -> Result<Accepted, SubmitError> {
+        let inputs: Vec<(String, ImageData)> = operation
+            .images_mut()
+            .into_iter()
+            .filter(|(_, image)| !image.is_empty())
+            .map(|(path, image)| (path, image.clone()))
+            .collect();
+        // The decoded pictures are let go of: they show that the files are good, and are read again when it is their turn.
+        let Resolved { task, operation, parameters, notes, told } =
+            resolve::resolve(operation, &model, draw_seed).map_err(SubmitError::Invalid)?;
+        let seed = task.seed();
+        let mut view = queued(&operation, task.model().to_owned(), parameters.clone());
+        view.caller = sender.caller.as_deref().map(str::to_owned);
+        drop(task);
+        let admission = self.registry().accept(Submission {
+            view,
+            priority: operation.job().priority,
+            caller: sender.caller.as_deref(),
+            key: sender.key.as_ref(),
+            operation: &operation,
+            inputs: &inputs,
+            notes,
+        })?;
+        let (job, journal) = match admission {
+            Admission::New(job, journal) => (job, journal),
+            Admission::Known(known) => return Ok(repeated(known)),
+            Admission::OtherBody(job_id) => return Err(SubmitError::KeyReused { job_id }),
+        };
+        let described = Arc::new(Described { operation, parameters, told });
+        let task = PendingTask { model, described, journal: journal.clone(), has_inputs: !inputs.is_empty() };
+        let job_id = job.id.clone();
+        let (described, caller) = (Arc::clone(&task.described), sender.caller.clone());
+        if self.send(Arc::clone(&job), task, sender.caller, Duration::ZERO, place).is_err() {
+            self.registry().forget(&job, &journal);
+            return Err(SubmitError::ShuttingDown);
+        }
+        log::accepted(&job_id, caller.as_deref(), &described.operation, self.logs_prompts());
+        Ok(Accepted { job_id, seed, repeated: false })
+    }
+
+    fn send(
+        &self,
+        job: Arc<Job>,
+        task: PendingTask,
+        caller: Option<Arc<str>>,
+        waited: Duration,
+        place: Place,
+    ) -> Result<(), SubmitError> {
+        let fields = task.described.operation.job();
+        let (output, priority, now) = (fields.output, fields.priority, Instant::now());
+        if fields.cancel_on_disconnect {
+            job.listeners.take_the_job_along();
+        }
+        // Deadlines are told by the clock on the wall: they go on while no worker runs.
+        let deadline = fields.deadline_ms.map(|ms| now + Duration::from_millis(ms).saturating_sub(waited));
+        let request = JobRequest {
+            work: Work::asked(&task.model.id, &task.described.operation),
+            output,
+            task,
+            caller,
+            priority,
+            accepted: now.checked_sub(waited).unwrap_or(now),
+            deadline,
+            cancellation: job.cancellation.clone(),
+            sink: JobSink::new(job, self.registry().clone()),
+            place,
+        };
+        self.queue().send(request).map_err(|_| SubmitError::ShuttingDown)
+    }
+}
+
+fn repeated(Known { job_id, seed }: Known) -> Accepted {
+    Accepted { job_id, seed, repeated: true }
+}
+
+fn queued(operation: &Operation, model: String, parameters: Value) -> JobView {
+    let fields = operation.job();
+    JobView {
+        job_id: JobId::new(format!("job-{}", Uuid::new_v4())),
+        state: JobState::Queued,
+        operation: operation.kind(),
+        model,
+        created_ms: unix_ms(),
+        started_ms: None,
+        finished_ms: None,
+        parameters,
+        progress: None,
+        images: Vec::new(),
+        error: None,
+        caller: None,
+        hive_id: fields.hive_id.map(str::to_owned),
+        worker_id: fields.worker_id.map(str::to_owned),
+    }
+}
+
+/// 32 random bits: all that torch's CPU generator uses of a seed, and few enough for JavaScript's numbers. They are
+/// the last bits of a random UUID, all of which are random.
+fn draw_seed() -> u64 {
+    Uuid::new_v4().as_bytes()[12..].iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte))
+}

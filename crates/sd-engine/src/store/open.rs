@@ -1,0 +1,109 @@
+//! Opening a store, for one worker at a time.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use rusqlite::Connection;
+
+use super::{Inner, Open, Store, StoreError, int, jobs, schema};
+
+/// The database in a data directory. SQLite puts its `-wal` and `-shm` beside it.
+const DATABASE: &str = "jobs.sqlite3";
+/// Who holds it locked has the directory. The lock goes with the process, however that ends.
+const LOCK: &str = "worker.lock";
+/// Prepared statements that are kept: all that there are.
+const STATEMENTS: usize = 64;
+
+impl Store {
+    /// A store that is gone with the process.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        Self::over(Connection::open_in_memory()?, None)
+    }
+
+    /// The store in this directory, which is made where it is missing.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, another worker has it open, the disk is full, or a newer version of this
+    /// program wrote it.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let unusable = |source| StoreError::Directory { dir: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(unusable)?;
+        let lock = lock(dir)?;
+        let connection = Connection::open(dir.join(DATABASE))?;
+        // Asked for before there are tables: pages that are free can be given back to the disk.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        Self::over(connection, Some(lock))
+    }
+
+    fn over(mut connection: Connection, lock: Option<File>) -> Result<Self, StoreError> {
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.pragma_update(None, "foreign_keys", true)?;
+        schema::migrate(&mut connection)?;
+        let over = jobs::over(&connection)?;
+        let (open, durable) = (Mutex::new(Open { connection, over }), lock.is_some());
+        Ok(Self(Arc::new(Inner { open, durable, _lock: lock })))
+    }
+
+    /// Lets the store grow to about so many bytes and no further: then it is full, as with a full disk.
+    ///
+    /// # Errors
+    /// When SQLite does not answer.
+    pub fn limit_bytes(&self, bytes: u64) -> Result<(), StoreError> {
+        let connection = &self.open_now().connection;
+        let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        // 0 would ask, not set; what is there already stays.
+        let pages = (int(bytes) / page.max(1)).max(1);
+        connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+        Ok(())
+    }
+
+    /// Gives room that is free inside the store back to the disk.
+    pub(crate) fn shrink(&self) -> Result<(), StoreError> {
+        let connection = &self.open_now().connection;
+        let mut statement = connection.prepare_cached("PRAGMA incremental_vacuum")?;
+        let mut pages = statement.query([])?;
+        while pages.next()?.is_some() {}
+        if self.is_durable() {
+            // Only what the log gives to the database makes its file shorter.
+            connection.pragma_update_and_check(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()))?;
+        }
+        Ok(())
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let unusable = |source| StoreError::Directory { dir: dir.to_owned(), source };
+    let path = dir.join(LOCK);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut process = String::new();
+            // For the message only.
+            let _ = file.read_to_string(&mut process);
+            let by = match process.trim() {
+                "" => String::new(),
+                id => format!(" (process {id})"),
+            };
+            return Err(StoreError::InUse { dir: dir.to_owned(), by });
+        }
+        Err(TryLockError::Error(source)) => return Err(unusable(source)),
+    }
+    // Who it is is for people; a disk too full for it is the database's to complain about.
+    let _ =
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+    Ok(file)
+}
