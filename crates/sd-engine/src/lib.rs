@@ -76,6 +76,7 @@ mod listeners;
 mod load;
 mod loader;
 mod log;
+mod masks;
 mod metadata;
 mod picture;
 mod pipeline_generator;
@@ -104,8 +105,12 @@ pub use generator::{
 };
 pub use images::read_picture;
 pub use job::{JobUpdate, JobUpdates, StoredImage};
+    FileTexts, JSON_KEY, PARAMETERS_KEY, Parameters, Reconstructed, read_texts, sampler_label, schedule_label,
 pub use loader::{ModelLoader, ModelMemory, ModelOffer, ModelRules, Only};
+pub use masks::{inverted_mask, transparent_mask};
+pub use metadata::{
 pub use metadata::{FileTexts, JSON_KEY, PARAMETERS_KEY, Parameters, Reconstructed, read_texts};
+};
 pub use picture::{Mask, Picture, WrongPixelCount};
 pub use pipeline_generator::{
     ActiveJob, ActivePipeline, PipelineGenerator, PipelineNames, pipeline_capabilities,
