@@ -105,11 +105,10 @@ pub use generator::{
 };
 pub use images::read_picture;
 pub use job::{JobUpdate, JobUpdates, StoredImage};
-    FileTexts, JSON_KEY, PARAMETERS_KEY, Parameters, Reconstructed, read_texts, sampler_label, schedule_label,
 pub use loader::{ModelLoader, ModelMemory, ModelOffer, ModelRules, Only};
 pub use masks::{inverted_mask, transparent_mask};
 pub use metadata::{
-pub use metadata::{FileTexts, JSON_KEY, PARAMETERS_KEY, Parameters, Reconstructed, read_texts};
+    FileTexts, JSON_KEY, PARAMETERS_KEY, Parameters, Reconstructed, read_texts, sampler_label, schedule_label,
 };
 pub use picture::{Mask, Picture, WrongPixelCount};
 pub use pipeline_generator::{
