@@ -88,9 +88,3 @@ pub(crate) fn of(kind: Kind, fields: &Map<String, Value>, with_init_images: bool
     }
     echo
 }
-
-/// Whether the web UI knows a field.
-#[cfg(test)]
-pub(crate) fn knows(name: &str) -> bool {
-    NULL.contains(&name) || [common(), txt2img(), img2img()].iter().any(|part| part.get(name).is_some())
-}

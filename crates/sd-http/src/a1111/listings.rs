@@ -56,10 +56,7 @@ impl List {
                     .collect()
             }),
             Self::Schedulers => list(model, schedulers),
-            Self::SdModels => list(model, |model| {
-                vec![json!({"title": model.id, "model_name": model.id, "hash": null, "sha256": null,
-                            "filename": model.id, "config": null})]
-            }),
+            Self::SdModels => models(api).into_iter().map(sd_model).collect::<Vec<_>>().into(),
             // Where the files are is nobody's business.
             Self::Loras => list(model, |model| {
                 let lora = |name: &String| json!({"name": name, "alias": name, "path": "", "metadata": {}});
@@ -79,6 +76,15 @@ impl List {
             Self::Empty => json!([]),
         }
     }
+}
+
+/// The names of the models that can be asked for.
+pub(crate) fn models(api: &Api) -> Vec<String> {
+    api.router().readiness().ok().map(|model| model.id.clone()).into_iter().collect()
+}
+
+fn sd_model(id: String) -> Value {
+    json!({"title": id, "model_name": id, "hash": null, "sha256": null, "filename": id, "config": null})
 }
 
 fn list(model: Option<&ModelCapabilities>, entries: impl FnOnce(&ModelCapabilities) -> Vec<Value>) -> Value {

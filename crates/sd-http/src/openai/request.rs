@@ -116,6 +116,7 @@ fn what_cannot_be(fields: &mut Fields) {
         fields.refuse(name, "is about GIF, which this worker does not write");
     }
     fields.refuse("svg", "is about SVG, which this worker does not write");
+    fields.refuse("operation", "follows from the address");
     fields.refuse("markup", "is not supported: send a mask");
 }
 

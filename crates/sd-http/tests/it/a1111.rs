@@ -319,6 +319,13 @@ async fn the_password_is_the_token() {
         assert_eq!((answer.status.as_u16(), &answer.json()["error"]), (401, &json!("unauthorized")));
         assert_eq!(answer.headers["www-authenticate"], "Basic realm=\"sd-worker\"");
     }
+    // A browser adds what it was told once to what a strange page sends, too.
+    for (origin, status) in [("http://worker", 200), ("http://evil.example", 401), ("null", 401)] {
+        let request = Request::get("/sdapi/v1/samplers")
+            .header("authorization", basic("anyone:s3cret"))
+            .header("origin", origin);
+        assert_eq!(worker.send(request.body(String::new()).unwrap()).await.status, status, "{origin}");
+    }
     // Only here.
     let request = Request::get("/v1/jobs").header("authorization", basic("anyone:s3cret"));
     assert_eq!(worker.send(request.body(String::new()).unwrap()).await.status, 401);
