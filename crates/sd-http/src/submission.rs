@@ -1,8 +1,10 @@
 //! From the body of a request to another interface to a job.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use operations_contract::ParsedOperation;
-use sd_engine::Accepted;
+use operations_contract::{ModelCapabilities, ParsedOperation};
+use sd_engine::{Accepted, JobRouter};
 
 use crate::api::Api;
 use crate::caller::Caller;
@@ -24,4 +26,13 @@ pub(crate) async fn submit<T: Send + 'static>(
         Ok((accepted, beside))
     };
     api.intake().work(body, submit).await
+}
+
+/// The model that a request means: the one that it names, or the worker's own. `None` where there is none: then the request
+/// is refused.
+pub(crate) fn model(router: &JobRouter, name: Option<&str>) -> Option<Arc<ModelCapabilities>> {
+    match name {
+        Some(name) => router.find_model(name).map(|model| model.capabilities),
+        None => router.readiness().ok(),
+    }
 }

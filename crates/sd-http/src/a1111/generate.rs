@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use http::Response;
 use operations_contract::ErrorCode;
+use serde_json::Value;
 
 use super::request::{self, Kind};
+use super::settings::checkpoint;
 use super::{answer, error_body};
 use crate::api::Api;
 use crate::body::ResponseBody;
@@ -20,10 +22,13 @@ pub(crate) async fn handle(
     caller: &Caller,
     body: Upload,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    let model = api.router().readiness().ok();
+    let router = api.router().clone();
     let settings = api.a1111().settings(caller);
     let translate = move |body: Bytes| {
         let fields = super::object(&body)?;
+        let named = fields.get("override_settings").and_then(|settings| settings.get("sd_model_checkpoint"));
+        let named = named.and_then(Value::as_str).map(checkpoint).or(settings.model.as_deref());
+        let model = submission::model(&router, named);
         Ok(request::translate(kind, &fields, settings, model.as_deref()))
     };
     let submitted = submission::submit(api, caller, body, translate).await;

@@ -79,8 +79,8 @@ impl List {
 }
 
 /// The names of the models that can be asked for.
-pub(crate) fn models(api: &Api) -> Vec<String> {
-    api.router().readiness().ok().map(|model| model.id.clone()).into_iter().collect()
+fn models(api: &Api) -> Vec<String> {
+    api.router().models().iter().map(|model| model.capabilities.id.clone()).collect()
 }
 
 fn sd_model(id: String) -> Value {

@@ -25,13 +25,11 @@ pub(crate) fn set(
     if !faults.is_empty() {
         return Err(ApiError::invalid(faults));
     }
-    if let Some(name) = options.get("sd_model_checkpoint").and(settings.model.as_deref()) {
-        let model = api.router().readiness()?;
-        if !model.answers_to(name) {
-            let message = format!("is not on this worker; there is `{}`", model.id);
-            let fault = FieldError::new("sd_model_checkpoint", message).with_value(name);
-            return Err(ErrorDetail::about_fields(ErrorCode::ModelNotFound, vec![fault]).into());
-        }
+    let named = options.get("sd_model_checkpoint").and(settings.model.as_deref());
+    if let Some(name) = named.filter(|name| api.router().find_model(name).is_none()) {
+        let message = "is not on this worker: `sd-models` lists what there is";
+        let fault = FieldError::new("sd_model_checkpoint", message).with_value(name);
+        return Err(ErrorDetail::about_fields(ErrorCode::ModelNotFound, vec![fault]).into());
     }
     api.a1111().keep_settings(caller, settings);
     Ok(body::json(StatusCode::OK, &Value::Null))

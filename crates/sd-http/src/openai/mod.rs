@@ -64,9 +64,11 @@ where
     let kind = form::kind(call, request.headers())?;
     let max_part_bytes = config.max_part_bytes;
     let body = api.intake().read(request.into_body()).await?;
-    let model = api.router().readiness().ok();
+    let router = api.router().clone();
     let translate = move |body| {
         let form = form::read(body, kind, max_part_bytes)?;
+        let name = form.fields.get("model").and_then(Value::as_str);
+        let model = submission::model(&router, name);
         Ok(request::translate(call, form, model.as_deref()))
     };
     let submitted = submission::submit(api, caller, body, translate).await;
