@@ -6,6 +6,7 @@
 
 mod aarch64;
 mod bench;
+mod clients;
 mod cuda_check;
 mod cuda_toolkit;
 mod deny;

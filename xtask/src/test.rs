@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use crate::process::{Failure, Result, cargo, run_and_keep};
 use crate::stages::Stages;
-use crate::{deny, examples, lint};
+use crate::{clients, deny, examples, lint};
 
-pub(crate) const HELP: &str = "Run everything: format, clippy, docs, tests, parity on every kernel set, examples, doctests, licences\n\
-     Arguments name single stages: fmt clippy docs tests kernels examples doctests deny";
+pub(crate) const HELP: &str = "Run everything: format, clippy, docs, tests, parity on every kernel set, examples, doctests, clients, licences\n\
+     Arguments name single stages: fmt clippy docs tests kernels examples doctests clients deny";
 
-const STAGES: &[&str] = &["fmt", "clippy", "docs", "tests", "kernels", "examples", "doctests", "deny"];
+const STAGES: &[&str] =
+    &["fmt", "clippy", "docs", "tests", "kernels", "examples", "doctests", "clients", "deny"];
 /// The kernel sets; on a machine that lacks one the next best runs, and says so.
 const KERNEL_SETS: [&str; 4] = ["scalar", "avx2", "avx512", "amx-emulated"];
 
@@ -49,6 +50,11 @@ pub(crate) fn run(arguments: &[String]) -> Result {
             "kernels" => stages.run(name, || kernel_sets(&mut counts)),
             "examples" => stages.run(name, || examples::run_all(&mut counts.passed)),
             "doctests" => stages.run(name, || doctests(&mut counts)),
+            "clients" => stages.run(name, || {
+                let (result, output) = clients::run_all();
+                counts.read(&output);
+                result
+            }),
             _ => stages.run(name, deny::offline_checks),
         }
     }
@@ -102,10 +108,11 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Adds what a run of `cargo test` or `cargo nextest` printed.
+    /// Adds what a run of `cargo test`, `cargo nextest` or Python's `unittest` printed.
     ///
     /// libtest: `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s`.
     /// nextest: `     Summary [   0.010s] 4 tests run: 3 passed (1 slow), 1 failed, 2 skipped`.
+    /// unittest: `Ran 4 tests in 0.1s`, and later `OK` or `FAILED (failures=1, errors=1, skipped=2)`.
     fn read(&mut self, output: &str) {
         for line in output.lines() {
             let line = line.trim_start();
@@ -114,6 +121,7 @@ impl Counts {
             } else if line.starts_with("Summary [") {
                 line.split_once("run: ").map_or("", |(_, counts)| counts)
             } else {
+                self.read_unittest(line);
                 continue;
             };
             for part in counts.split([';', ',', '.']) {
@@ -129,6 +137,27 @@ impl Counts {
                     _ => {}
                 }
             }
+        }
+    }
+
+    fn read_unittest(&mut self, line: &str) {
+        if let Some(ran) = line.strip_prefix("Ran ") {
+            self.passed += ran.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        }
+        let counts = line
+            .strip_prefix("FAILED (")
+            .or(line.strip_prefix("OK ("))
+            .and_then(|rest| rest.strip_suffix(')'));
+        for (what, number) in
+            counts.into_iter().flat_map(|counts| counts.split(", ")).filter_map(|part| part.split_once('='))
+        {
+            let number: u64 = number.parse().unwrap_or(0);
+            match what {
+                "failures" | "errors" => self.failed += number,
+                "skipped" => self.skipped += number,
+                _ => continue,
+            }
+            self.passed = self.passed.saturating_sub(number);
         }
     }
 
@@ -161,6 +190,10 @@ mod tests {
             "     Summary [   0.010s] 9 tests run: 7 passed (1 slow), 1 failed, 1 timed out, 3 skipped\n",
         );
         assert_eq!(counts, Counts { passed: 11, failed: 4, skipped: 4 });
+        counts.read(
+            "Ran 4 tests in 0.1s\n\nFAILED (failures=1, errors=1, skipped=1)\nRan 2 tests in 0.1s\n\nOK\n",
+        );
+        assert_eq!(counts, Counts { passed: 14, failed: 6, skipped: 5 });
     }
 
     #[test]

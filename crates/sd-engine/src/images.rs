@@ -55,6 +55,16 @@ pub(crate) fn picture_and_mask(data: &ImageData) -> Result<(Picture, Mask), Stri
     Ok((Picture::from_rgb(width, height, pixels).map_err(|error| error.to_string())?, mask))
 }
 
+/// 255 where a picture is transparent, 0 where it is opaque; `None` for a picture without an alpha channel.
+pub(crate) fn alpha_mask(bytes: &[u8]) -> Result<Option<Mask>, String> {
+    let pixels = decode(bytes)?;
+    if !pixels.color().has_alpha() {
+        return Ok(None);
+    }
+    let marked = pixels.to_rgba8().pixels().map(|pixel| 255 - pixel.0[3]).collect();
+    Mask::from_luma(pixels.width(), pixels.height(), marked).map(Some).map_err(|error| error.to_string())
+}
+
 /// A control picture, as a ControlNet is to see it.
 pub(crate) fn control(data: &ImageData, preprocessor: Preprocessor) -> Result<Picture, String> {
     let given = decode(data.bytes())?;

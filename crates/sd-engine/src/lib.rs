@@ -78,6 +78,7 @@ mod listeners;
 mod load;
 mod loader;
 mod log;
+mod masks;
 mod metadata;
 mod pending;
 mod picture;
@@ -109,7 +110,10 @@ pub use generator::{
 pub use images::read_picture;
 pub use job::{JobUpdate, JobUpdates, StoredImage};
 pub use loader::{ModelLoader, ModelMemory, ModelOffer, ModelRules, Only};
-pub use metadata::{FileTexts, JSON_KEY, PARAMETERS_KEY, Parameters, Reconstructed, read_texts};
+pub use masks::{inverted_mask, transparent_mask};
+pub use metadata::{
+    FileTexts, JSON_KEY, PARAMETERS_KEY, Parameters, Reconstructed, read_texts, sampler_label, schedule_label,
+};
 pub use picture::{Mask, Picture, WrongPixelCount};
 pub use pipeline_generator::{
     ActiveJob, ActivePipeline, PipelineGenerator, PipelineNames, pipeline_capabilities,

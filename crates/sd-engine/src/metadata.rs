@@ -130,7 +130,7 @@ fn strength(operation: &Operation) -> Option<f64> {
 }
 
 /// The names that front ends show, and recognise when they read a file back.
-fn sampler_label(sampler: Sampler) -> &'static str {
+pub fn sampler_label(sampler: Sampler) -> &'static str {
     match sampler {
         Sampler::Ddim => "DDIM",
         Sampler::Ddpm => "DDPM",
@@ -155,7 +155,8 @@ fn sampler_label(sampler: Sampler) -> &'static str {
     }
 }
 
-fn schedule_label(schedule: Schedule) -> &'static str {
+/// The names that front ends show for schedules.
+pub fn schedule_label(schedule: Schedule) -> &'static str {
     match schedule {
         Schedule::Normal => "Automatic",
         Schedule::Karras => "Karras",

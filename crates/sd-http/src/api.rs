@@ -12,13 +12,14 @@ use sd_engine::JobRouter;
 use crate::body::{BoxError, ResponseBody};
 use crate::config::ApiConfig;
 use crate::error::ApiError;
+use crate::faces::Form;
 use crate::frames::Frames;
 use crate::gate;
-use crate::handlers;
 use crate::headers;
 use crate::intake::Intake;
 use crate::request_id::{self, X_REQUEST_ID};
 use crate::route::{Access, Route};
+use crate::{a1111, handlers, openai};
 
 /// Answers requests. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -30,13 +31,17 @@ struct Inner {
     config: ApiConfig,
     intake: Intake,
     frames: Frames,
+    a1111: a1111::State,
+    /// When this was made, in seconds since 1970.
+    started: u64,
 }
 
 impl Api {
     /// Takes the front door of the engine.
     pub fn new(router: JobRouter, config: ApiConfig) -> Self {
         let intake = Intake::new(&config);
-        Self(Arc::new(Inner { router, config, intake, frames: Frames::default() }))
+        let (frames, a1111) = (Frames::default(), a1111::State::default());
+        Self(Arc::new(Inner { router, config, intake, frames, a1111, started: openai::now() }))
     }
 
     pub(crate) fn router(&self) -> &JobRouter {
@@ -55,8 +60,16 @@ impl Api {
         &self.0.frames
     }
 
+    pub(crate) fn started(&self) -> u64 {
+        self.0.started
+    }
+
+    pub(crate) fn a1111(&self) -> &a1111::State {
+        &self.0.a1111
+    }
+
     /// Answers one request. Needs a tokio runtime with time.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<ResponseBody>
+    pub async fn handle<B>(&self, mut request: Request<B>) -> Response<ResponseBody>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -64,11 +77,15 @@ impl Api {
         let id = request_id::of(request.headers());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let origin = request.headers().get(ORIGIN).cloned();
+        let form = Form::at(&path, self.config().faces);
+        if form == Form::A1111 {
+            a1111::take_basic_as_bearer(self, &mut request);
+        }
         let answer = match self.config().cors.preflight(&request) {
             Some(answer) => answer,
             None => self.dispatch(request).await,
         };
-        let mut response = answer.unwrap_or_else(ApiError::into_response);
+        let mut response = answer.unwrap_or_else(|error| form.tell(error));
         headers::secure(response.headers_mut());
         self.config().cors.mark(origin.as_ref(), response.headers_mut());
         tracing::debug!(?id, %method, path, status = response.status().as_u16(), "answered");
@@ -82,7 +99,7 @@ impl Api {
         B::Error: Into<BoxError>,
     {
         let path = request.uri().path().to_owned();
-        let route = Route::of(&path);
+        let route = Route::of(&path).filter(|route| self.config().faces.show(route));
         let access = route.map_or(Access::Token, |route| route.access(request.method()));
         let caller = gate::admit(self, &request, access)?;
         let Some(route) = route else {
@@ -111,6 +128,8 @@ impl Api {
             Route::Info => Ok(handlers::info::handle(self)),
             Route::Health => Ok(handlers::health::handle()),
             Route::Ready => handlers::ready::handle(self),
+            Route::OpenAi(call) => openai::handle(self, call, &caller, request).await,
+            Route::A1111(call) => a1111::handle(self, call, &caller, request).await,
         }
     }
 }

@@ -94,6 +94,11 @@ impl Caller {
         SubmitOptions::by(self.name.clone())
     }
 
+    /// The name of the token.
+    pub(crate) fn name(&self) -> Option<Arc<str>> {
+        self.name.clone()
+    }
+
     pub(crate) fn must_have(&self, scope: Scope) -> Result<(), ApiError> {
         if self.scopes.contain(scope) {
             return Ok(());

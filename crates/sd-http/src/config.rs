@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::cors::CorsOrigins;
+use crate::faces::Faces;
 use crate::gate::AllowedHosts;
 use crate::tls::Tls;
 use crate::token::Tokens;
@@ -30,6 +31,10 @@ pub struct ApiConfig {
     pub version: String,
     /// Told by `/v1/info`: what the worker was built with.
     pub features: Vec<String>,
+    /// Whether clients reach the worker over TLS, for addresses in answers.
+    pub https: bool,
+    /// Which interfaces of other programs are answered.
+    pub faces: Faces,
 }
 
 impl Default for ApiConfig {
@@ -45,6 +50,8 @@ impl Default for ApiConfig {
             keep_alive: Duration::from_secs(15),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             features: Vec::new(),
+            https: false,
+            faces: Faces::default(),
         }
     }
 }

@@ -4,6 +4,7 @@ use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW_
 use http::{Response, StatusCode};
 use operations_contract::{ErrorBody, ErrorCode, ErrorDetail, FieldError};
 use sd_engine::{CancelError, SubmitError};
+use serde::Serialize;
 
 use crate::body::{ResponseBody, json};
 
@@ -39,8 +40,38 @@ impl ApiError {
     }
 
     pub(crate) fn into_response(self) -> Response<ResponseBody> {
+        self.respond(|error| ErrorBody { error })
+    }
+
+    pub(crate) fn code(&self) -> ErrorCode {
+        self.detail.code
+    }
+
+    /// The same error about fields by other names: for interfaces whose fields are called otherwise.
+    pub(crate) fn renamed(mut self, name: impl Fn(&str) -> Option<String>) -> Self {
+        if self.detail.fields.is_empty() {
+            return self;
+        }
+        for fault in &mut self.detail.fields {
+            if let Some(name) = name(&fault.field) {
+                fault.field = name;
+            }
+        }
+        let fields = std::mem::take(&mut self.detail.fields);
+        // A sentence of its own stays; one that lists the fields is made again.
+        match self.detail.code {
+            ErrorCode::InvalidRequest | ErrorCode::UnsupportedOperation => {
+                *self.detail = ErrorDetail::about_fields(self.detail.code, fields);
+            }
+            _ => self.detail.fields = fields,
+        }
+        self
+    }
+
+    /// Answers with a body in another form; status and headers are the same everywhere.
+    pub(crate) fn respond<T: Serialize>(self, body: impl FnOnce(ErrorDetail) -> T) -> Response<ResponseBody> {
         let code = self.detail.code;
-        let mut response = json(status(code), &ErrorBody { error: *self.detail });
+        let mut response = json(status(code), &body(*self.detail));
         let headers = response.headers_mut();
         if let Some((name, value)) = self.header {
             headers.insert(name, value);

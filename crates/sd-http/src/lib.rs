@@ -27,6 +27,8 @@
 //! # Ok(()) }
 //! ```
 
+mod a1111;
+mod accept;
 mod api;
 mod blocking;
 mod body;
@@ -35,6 +37,7 @@ mod config;
 mod connection;
 mod cors;
 mod error;
+mod faces;
 mod frames;
 mod gate;
 mod handlers;
@@ -42,19 +45,24 @@ mod headers;
 mod idempotency;
 mod intake;
 mod multipart;
+mod openai;
 mod patient;
+mod query;
 mod request_id;
 mod route;
 mod server;
 mod sse;
+mod submission;
 mod tls;
 mod token;
 mod tokens_file;
+mod wait;
 
 pub use api::Api;
 pub use body::ResponseBody;
 pub use config::{ApiConfig, ServerConfig};
 pub use cors::{CorsOrigins, InvalidOrigin};
+pub use faces::Faces;
 pub use gate::AllowedHosts;
 pub use server::{ServeError, Server};
 pub use tls::{Tls, TlsError, TlsFiles};

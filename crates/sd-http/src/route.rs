@@ -3,6 +3,7 @@
 use http::Method;
 
 use crate::caller::Scope;
+use crate::{a1111, openai};
 
 /// An address that the worker knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub(crate) enum Route<'a> {
     Info,
     Health,
     Ready,
+    OpenAi(openai::Call),
+    A1111(a1111::Call),
 }
 
 impl<'a> Route<'a> {
@@ -37,6 +40,8 @@ impl<'a> Route<'a> {
             ["ready"] => Self::Ready,
             ["v1", "info"] => Self::Info,
             ["v1", "models"] => Self::Models,
+            ["v1", "images", call] => Self::OpenAi(openai::Call::of(call)?),
+            ["sdapi", "v1", call] => Self::A1111(a1111::Call::of(call)?),
             ["v1", "jobs"] => Self::Jobs,
             ["v1", "jobs", id] if !id.is_empty() => Self::Job(id),
             ["v1", "jobs", id, "stream"] => Self::JobStream(id),
@@ -53,6 +58,8 @@ impl<'a> Route<'a> {
             // HEAD would have to wait for the end of the job.
             Self::JobStream(_) => "GET",
             Self::ModelLoad(_) | Self::ModelUnload(_) => "POST",
+            Self::OpenAi(_) => "POST",
+            Self::A1111(call) => call.allowed(),
             _ => "GET, HEAD",
         }
     }
@@ -68,6 +75,7 @@ impl<'a> Route<'a> {
             Self::Health | Self::Ready => Access::Open,
             Self::Jobs if *method == Method::POST => Access::Scope(Scope::Generate),
             Self::ModelLoad(_) | Self::ModelUnload(_) => Access::Scope(Scope::Admin),
+            Self::OpenAi(_) | Self::A1111(_) => Access::Scope(Scope::Generate),
             // Of jobs each caller sees those that are its business.
             _ => Access::Token,
         }

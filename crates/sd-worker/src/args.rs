@@ -14,6 +14,7 @@ use sd_inference::{MemoryLimit, RandomModel};
 
 use crate::config::{ConfigArgs, FileArgs};
 use crate::control::{ControlArgs, ControlNetArgs};
+use crate::faces::FacesArgs;
 use crate::jobs::args::JobsArgs;
 use crate::life::LifeArgs;
 use crate::loras::LoraArg;
@@ -363,6 +364,8 @@ pub(crate) struct ServeArgs {
     pub(crate) supervisor: SupervisorArgs,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) faces: FacesArgs,
 }
 
 /// What `generate` takes, and a picture to start from.

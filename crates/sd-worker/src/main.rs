@@ -8,6 +8,7 @@ mod config;
 mod control;
 mod demo;
 mod exit;
+mod faces;
 mod follow;
 mod generate;
 mod info;

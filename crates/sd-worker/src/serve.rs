@@ -54,6 +54,8 @@ async fn serve(args: Arc<ServeArgs>, mut reload: Reload) -> Result<(), Failure> 
     let config = ApiConfig {
         version: env!("CARGO_PKG_VERSION").into(),
         features: sd_inference::accelerators().into_iter().map(str::to_owned).collect(),
+        faces: args.faces.faces(),
+        https: server.tls.is_some(),
         ..api
     };
     let mut listen = args.listen;

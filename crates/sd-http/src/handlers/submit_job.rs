@@ -8,12 +8,15 @@ use operations_contract::{Operation, Submitted};
 use serde_json::Value;
 use tokio::runtime::Handle;
 
+use crate::accept::Wanted;
 use crate::api::Api;
 use crate::body::{self, BodyKind, BoxError, ResponseBody};
 use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::idempotency;
 use crate::multipart;
+use crate::query;
+use crate::wait::{self, Waiting};
 
 /// The answer to a request that came before: nothing new was begun.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -29,14 +32,26 @@ where
 {
     let kind = body::kind(request.headers())?;
     let key = idempotency::key(request.headers())?;
+    let waiting = match query::flag(request.uri(), "wait")? {
+        true => Some(Waiting {
+            wanted: Wanted::of(request.headers()),
+            with_images: query::flag(request.uri(), "images")?,
+        }),
+        false => None,
+    };
+    let wanted = waiting.as_ref().map_or(Wanted::Job, |waiting| waiting.wanted.clone());
     let upload = api.intake().read(request.into_body()).await?;
     let (router, options) = (api.router().clone(), caller.submits().under(key));
     let max_part_bytes = api.config().max_part_bytes;
     let submit = move |bytes| {
-        let value = operation(bytes, kind, max_part_bytes)?;
+        let mut value = operation(bytes, kind, max_part_bytes)?;
+        wanted.settle_format(&mut value)?;
         router.submit_with(Operation::parse(&value), options).map_err(ApiError::from)
     };
     let accepted = api.intake().work(upload, submit).await?;
+    if let Some(waiting) = waiting {
+        return wait::answer(api, &accepted.job_id, waiting).await;
+    }
     let url = format!("/v1/jobs/{}", accepted.job_id);
     let repeated = accepted.repeated;
     let submitted = Submitted { sse_url: format!("{url}/stream"), job_id: accepted.job_id };

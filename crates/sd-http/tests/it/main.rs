@@ -3,6 +3,7 @@
 // clippy.toml allows it in tests; this extends it to what the tests share.
 #![allow(clippy::unwrap_used)]
 
+mod a1111;
 mod auth;
 mod bad_input;
 mod body_limits;
@@ -17,8 +18,10 @@ mod keeping;
 mod lifecycle;
 mod listeners;
 mod models;
+mod openai;
 mod protocol;
 mod scopes;
 mod stream;
 mod support;
 mod tls;
+mod wait;

@@ -1,0 +1,132 @@
+//! OpenAI's images: `POST /v1/images/generations`, `edits` and `variations`, as its clients send them.
+//!
+//! Each is translated into an [`Operation`](operations_contract::Operation) and goes the way of all others. The fields and answers are those that
+//! the `openai` package for Python knows (`openai.types.images_response`, `image_generate_params` and their
+//! neighbours), which also is what they are tested with.
+
+mod answer;
+mod fields;
+mod form;
+mod models;
+mod request;
+mod stream;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response};
+use hyper::body::Body;
+use operations_contract::{ErrorDetail, FieldError};
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::body::{BoxError, ResponseBody};
+use crate::caller::Caller;
+use crate::error::ApiError;
+use crate::submission;
+use crate::wait;
+
+pub(crate) use answer::now;
+pub(crate) use models::{model, model_list};
+
+/// Tells OpenAI's clients not to send the same request again: a job that failed would fail again.
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// One of the three ways to ask for pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Generations,
+    Edits,
+    Variations,
+}
+
+impl Call {
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        match name {
+            "generations" => Some(Self::Generations),
+            "edits" => Some(Self::Edits),
+            "variations" => Some(Self::Variations),
+            _ => None,
+        }
+    }
+}
+
+pub(crate) async fn handle<B>(
+    api: &Api,
+    call: Call,
+    caller: &Caller,
+    request: Request<B>,
+) -> Result<Response<ResponseBody>, ApiError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let config = api.config();
+    let origin = answer::origin(request.headers(), config.https);
+    let kind = form::kind(call, request.headers())?;
+    let max_part_bytes = config.max_part_bytes;
+    let body = api.intake().read(request.into_body()).await?;
+    let router = api.router().clone();
+    let translate = move |body| {
+        let form = form::read(body, kind, max_part_bytes)?;
+        let name = form.fields.get("model").and_then(Value::as_str);
+        let model = submission::model(&router, name);
+        Ok(request::translate(call, form, model.as_deref()))
+    };
+    let submitted = submission::submit(api, caller, body, translate).await;
+    let (accepted, asked) = submitted.map_err(|error| error.renamed(request::their_name))?;
+    let id = accepted.job_id;
+    let mut response = match asked.stream {
+        true => stream::answer(api, &id, asked)?,
+        false => match wait::end_of(api, &id).await {
+            Ok(images) => answer::images(&id, &images, &asked, origin.as_deref()),
+            Err(error) => {
+                let mut response = error.respond(error_body);
+                response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+                response
+            }
+        },
+    };
+    wait::name_job(response.headers_mut(), &id);
+    Ok(response)
+}
+
+/// An error in OpenAI's form, which ours is a part of: `type` and `param` stand beside `code`, `message` and `fields`.
+pub(crate) fn error_body(detail: ErrorDetail) -> Value {
+    use operations_contract::ErrorCode as Code;
+    let kind = match detail.code {
+        Code::QueueFull => "rate_limit_error",
+        Code::OutOfMemory | Code::InferenceFailed | Code::ShuttingDown | Code::NotReady => "server_error",
+        _ => "invalid_request_error",
+    };
+    let param = detail.fields.first().map(|fault: &FieldError| fault.field.clone());
+    // An error is plain data: it always serializes.
+    let mut error = serde_json::to_value(&detail).unwrap_or_default();
+    error["type"] = kind.into();
+    error["param"] = param.into();
+    json!({"error": error})
+}
+
+#[cfg(test)]
+mod tests {
+    use operations_contract::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn an_error_has_both_forms_at_once() {
+        let fault = FieldError::new("n", "9 is outside 1..=8").with_value(9);
+        let body = error_body(ErrorDetail::about_fields(ErrorCode::InvalidRequest, vec![fault]));
+        assert_eq!(
+            body,
+            json!({"error": {
+                "code": "invalid_request", "type": "invalid_request_error", "param": "n",
+                "message": "n: 9 is outside 1..=8",
+                "fields": [{"field": "n", "value": 9, "message": "9 is outside 1..=8"}],
+            }})
+        );
+        let body = error_body(ErrorDetail::new(ErrorCode::QueueFull, "full"));
+        assert_eq!(
+            (&body["error"]["type"], &body["error"]["param"]),
+            (&json!("rate_limit_error"), &Value::Null)
+        );
+    }
+}

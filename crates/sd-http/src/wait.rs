@@ -1,0 +1,90 @@
+//! The synchronous form: a request that is answered when its job is over.
+
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::{HeaderMap, Response, StatusCode};
+use operations_contract::{ErrorCode, EventImage, JobEvent, JobId};
+use sd_engine::JobUpdate;
+use serde_json::Value;
+
+use crate::accept::Wanted;
+use crate::api::Api;
+use crate::body::{self, ResponseBody};
+use crate::error::ApiError;
+
+/// Which job an answer is about.
+pub(crate) const X_JOB_ID: HeaderName = HeaderName::from_static("x-job-id");
+/// The seed of the picture in the body.
+const X_SEED: HeaderName = HeaderName::from_static("x-seed");
+
+/// How a client that waits is answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Waiting {
+    pub(crate) wanted: Wanted,
+    /// Whether the JSON holds the pictures, not only where they are.
+    pub(crate) with_images: bool,
+}
+
+/// Follows a job to its end. A client that leaves drops this: the job goes on, unless it asked otherwise.
+pub(crate) async fn end_of(api: &Api, id: &JobId) -> Result<Vec<EventImage>, ApiError> {
+    let mut updates = api.router().subscribe(id, 0).ok_or_else(|| ApiError::no_job(id.as_str()))?;
+    while let Some(update) = updates.next().await {
+        match update {
+            JobUpdate::Event { event: JobEvent::Complete { images, .. }, .. } => return Ok(images),
+            JobUpdate::Event { event: JobEvent::Error(detail), .. } => return Err(detail.into()),
+            _ => {}
+        }
+    }
+    Err(ApiError::new(ErrorCode::InferenceFailed, "the job ended without a word"))
+}
+
+/// Answers with what became of the job.
+pub(crate) async fn answer(
+    api: &Api,
+    id: &JobId,
+    waiting: Waiting,
+) -> Result<Response<ResponseBody>, ApiError> {
+    let mut response = match end_of(api, id).await {
+        Ok(images) => match (&waiting.wanted, images.into_iter().next()) {
+            (Wanted::Picture(_), Some(image)) => picture(image),
+            _ => job(api, id, waiting.with_images)?,
+        },
+        Err(error) => error.into_response(),
+    };
+    name_job(response.headers_mut(), id);
+    Ok(response)
+}
+
+/// Says in the headers which job this is about.
+pub(crate) fn name_job(headers: &mut HeaderMap, id: &JobId) {
+    if let Ok(name) = HeaderValue::try_from(id.as_str()) {
+        headers.insert(X_JOB_ID, name);
+    }
+    if let Ok(url) = HeaderValue::try_from(format!("/v1/jobs/{id}")) {
+        headers.insert(LOCATION, url);
+    }
+}
+
+fn picture(image: EventImage) -> Response<ResponseBody> {
+    let mut response = Response::new(body::full(bytes::Bytes::from_owner(image.image.shared())));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(image.format.media_type()));
+    headers.insert(X_SEED, HeaderValue::from(image.seed));
+    response
+}
+
+/// The job as `GET` shows it, and with each picture where it is, or the picture itself.
+fn job(api: &Api, id: &JobId, with_images: bool) -> Result<Response<ResponseBody>, ApiError> {
+    let router = api.router();
+    let view = router.job(id).ok_or_else(|| ApiError::no_job(id.as_str()))?;
+    // Views are plain data: they always serialize.
+    let mut view = serde_json::to_value(&view).unwrap_or_default();
+    let images = view.get_mut("images").and_then(Value::as_array_mut);
+    for (index, image) in images.into_iter().flatten().enumerate() {
+        image["url"] = format!("/v1/jobs/{id}/images/{index}").into();
+        if with_images {
+            let stored = router.image(id, index).ok_or_else(|| ApiError::no_job(id.as_str()))?;
+            image["image"] = operations_contract::ImageData::new(stored.bytes).to_base64().into();
+        }
+    }
+    Ok(body::json(StatusCode::OK, &view))
+}
