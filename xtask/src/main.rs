@@ -12,6 +12,7 @@ mod deny;
 mod examples;
 mod fixtures;
 mod lint;
+mod openapi;
 mod process;
 mod python;
 mod sanitize;
@@ -37,6 +38,7 @@ const TASKS: &[Task] = &[
     Task { name: "deny", help: deny::HELP, run: deny::run },
     Task { name: "sanitize", help: sanitize::HELP, run: sanitize::run },
     Task { name: "fixtures", help: fixtures::HELP, run: fixtures::run },
+    Task { name: "openapi", help: openapi::HELP, run: openapi::run },
     Task { name: "bench", help: bench::HELP, run: bench::run },
     Task { name: "aarch64", help: aarch64::HELP, run: aarch64::run },
     Task { name: "cuda-check", help: cuda_check::HELP, run: cuda_check::run },

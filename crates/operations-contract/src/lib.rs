@@ -42,6 +42,8 @@ mod names;
 mod operation;
 mod parse;
 mod request;
+#[cfg(feature = "schema")]
+mod schema;
 mod validate;
 
 pub use error::{ErrorBody, ErrorCode, ErrorDetail, FieldError, InvalidOperation};

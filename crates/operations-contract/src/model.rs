@@ -6,6 +6,7 @@ use crate::names::{OperationKind, PreviewMethod, RngKind, Sampler, Schedule, Ups
 
 /// A field of the contract that not every model can serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Feature {
@@ -44,6 +45,7 @@ pub enum Feature {
 
 /// A model and its limits, as `GET /v1/models` tells them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelCapabilities {
     /// Its name in requests.
     pub id: String,
@@ -183,6 +185,7 @@ pub struct ModelView {
 
 /// The answer of `GET /v1/models`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelList {
     /// All models of the worker, the default first; none before it is ready.
     pub models: Vec<ModelView>,

@@ -9,6 +9,7 @@ use crate::names::{
 
 /// The fields that every operation has. `None` means "as the model has it".
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Common {
     /// Which model; absent: the worker's default.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,6 +144,7 @@ impl Default for Common {
 
 /// `image_generation`: text to image.
 #[derive(Debug, Clone, PartialEq, Serialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageGeneration {
     /// The fields that every operation has.
     #[serde(flatten)]
@@ -151,6 +153,7 @@ pub struct ImageGeneration {
 
 /// `image_transform`: image and text to image.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageTransform {
     /// The fields that every operation has.
     #[serde(flatten)]
@@ -169,6 +172,7 @@ impl Default for ImageTransform {
 
 /// `image_inpaint`: repaints what is white in the mask.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageInpaint {
     /// The fields that every operation has.
     #[serde(flatten)]
@@ -210,6 +214,8 @@ impl Default for ImageInpaint {
 
 /// A part of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::guidance_interval))]
 pub struct GuidanceInterval {
     /// From here on, as a part of the run.
     pub start: f64,
@@ -223,6 +229,8 @@ fn is_false(flag: &bool) -> bool {
 
 /// A larger canvas around a picture, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::extend))]
 pub struct Extend {
     /// To the left.
     pub left: u32,
@@ -244,6 +252,8 @@ impl Default for Extend {
 
 /// One low-rank adapter.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::lora))]
 pub struct Lora {
     /// Its name on the worker.
     pub name: String,
@@ -253,6 +263,8 @@ pub struct Lora {
 
 /// One control image.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::control))]
 pub struct Control {
     /// Which control, by its name on the worker: `canny`, `depth`, ...
     pub kind: String,
@@ -270,6 +282,8 @@ pub struct Control {
 
 /// Which edges of the image meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::tiling))]
 pub struct Tiling {
     /// Left and right.
     pub x: bool,
@@ -286,6 +300,8 @@ impl Tiling {
 
 /// A second pass: what the first drew is enlarged and redrawn in part.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::hires))]
 pub struct Hires {
     /// How much longer the sides of the result are than `width` and `height`.
     pub scale: f64,
@@ -319,6 +335,8 @@ impl Default for Refiner {
 
 /// Pictures on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::preview))]
 pub struct Preview {
     /// After every so many steps.
     pub every: u32,
@@ -336,6 +354,8 @@ impl Default for Preview {
 
 /// The files that come out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::output))]
 pub struct Output {
     /// File format.
     pub format: ImageFormat,

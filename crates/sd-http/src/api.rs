@@ -85,6 +85,7 @@ impl Api {
             Route::Info => Ok(handlers::info::handle(self)),
             Route::Health => Ok(handlers::health::handle()),
             Route::Ready => handlers::ready::handle(self),
+            Route::OpenApi => Ok(handlers::openapi::handle()),
         }
     }
 

@@ -33,11 +33,13 @@ mod config;
 mod connection;
 mod error;
 mod handlers;
+pub mod openapi;
 mod request_id;
 mod route;
 mod server;
 mod sse;
 mod token;
+mod views;
 
 pub use api::Api;
 pub use body::ResponseBody;

@@ -16,6 +16,7 @@ pub(crate) enum Route<'a> {
     Info,
     Health,
     Ready,
+    OpenApi,
 }
 
 impl<'a> Route<'a> {
@@ -33,6 +34,7 @@ impl<'a> Route<'a> {
         Some(match segments[..] {
             ["health"] => Self::Health,
             ["ready"] => Self::Ready,
+            ["openapi.json"] => Self::OpenApi,
             ["v1", "info"] => Self::Info,
             ["v1", "models"] => Self::Models,
             ["v1", "jobs"] => Self::Jobs,
@@ -60,9 +62,9 @@ impl<'a> Route<'a> {
         self.allowed().split(", ").any(|allowed| allowed == method.as_str())
     }
 
-    /// Whether everybody may ask: probes have no token.
+    /// Whether everybody may ask: probes have no token, and the description of the API is no secret.
     pub(crate) fn is_open(self) -> bool {
-        matches!(self, Self::Health | Self::Ready)
+        matches!(self, Self::Health | Self::Ready | Self::OpenApi)
     }
 }
 

@@ -2,4 +2,6 @@
 
 mod bad_input;
 mod round_trip;
+#[cfg(feature = "schema")]
+mod schema;
 mod wire;
