@@ -74,10 +74,17 @@ fn job(schemas: &Schemas) -> Value {
 }
 
 fn stream(schemas: &Schemas) -> Value {
+    let event = json!({
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "Counts from 1; absent on the terminator."},
+            "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": schemas.event()},
+        },
+    });
     let events = json!({
-        "description": "Server-sent events. `data:` is a JobEvent, `id:` counts from 1. After the last comes one bare \
-            terminator: `[DONE]`, `[ERROR] message` or `[CANCELLED]`.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "x-event": schemas.event()}},
+        "description": "Server-sent events, each of this form. After the last comes one bare terminator as data: \
+            `[DONE]`, `[ERROR] message` or `[CANCELLED]`.",
+        "content": {"text/event-stream": {"schema": event}},
     });
     json!({
         "parameters": [job_id()],
@@ -88,7 +95,7 @@ fn stream(schemas: &Schemas) -> Value {
                 "name": "Last-Event-ID",
                 "in": "header",
                 "description": "Resumes after this event.",
-                "schema": {"type": "integer", "minimum": 0},
+                "schema": {"type": "integer", "minimum": 0, "maximum": u64::MAX},
             }],
             "responses": answers(schemas, [("200", events)], &[BAD, DENIED, NO_JOB]),
         },
