@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use crate::process::{Failure, Result, cargo, run_and_keep};
 use crate::stages::Stages;
-use crate::{deny, examples, lint};
+use crate::{deny, examples, lint, schemathesis};
 
-pub(crate) const HELP: &str = "Run everything: format, clippy, docs, tests, parity on every kernel set, examples, doctests, licences\n\
-     Arguments name single stages: fmt clippy docs tests kernels examples doctests deny";
+pub(crate) const HELP: &str = "Run everything: format, clippy, docs, tests, parity on every kernel set, examples, doctests, API, licences\n\
+     Arguments name single stages: fmt clippy docs tests kernels examples doctests schemathesis deny";
 
-const STAGES: &[&str] = &["fmt", "clippy", "docs", "tests", "kernels", "examples", "doctests", "deny"];
+const STAGES: &[&str] =
+    &["fmt", "clippy", "docs", "tests", "kernels", "examples", "doctests", "schemathesis", "deny"];
 /// The kernel sets; on a machine that lacks one the next best runs, and says so.
 const KERNEL_SETS: [&str; 4] = ["scalar", "avx2", "avx512", "amx-emulated"];
 
@@ -48,6 +49,7 @@ pub(crate) fn run(arguments: &[String]) -> Result {
             "kernels" => stages.run(name, || kernel_sets(&mut counts)),
             "examples" => stages.run(name, || examples::run_all(&mut counts.passed)),
             "doctests" => stages.run(name, || doctests(&mut counts)),
+            "schemathesis" => stages.run(name, schemathesis::check),
             _ => stages.run(name, deny::offline_checks),
         }
     }

@@ -154,6 +154,7 @@ impl ModelCapabilities {
 
 /// What a model is up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ModelState {
@@ -169,6 +170,7 @@ pub enum ModelState {
 
 /// A model as clients are told it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelView {
     /// What it can do.
     #[serde(flatten)]

@@ -322,6 +322,8 @@ impl Default for Hires {
 
 /// A second model that takes over late in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::refiner))]
 pub struct Refiner {
     /// After which share of the noise, counted in timesteps of the training.
     pub start: f64,

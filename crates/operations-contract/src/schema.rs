@@ -12,7 +12,9 @@ use serde_json::{Map, Value, json};
 use crate::bounds;
 use crate::names::OperationKind;
 use crate::operation::Operation;
-use crate::request::{Extend, Hires, ImageGeneration, ImageInpaint, ImageTransform, Output, Preview, Tiling};
+use crate::request::{
+    Extend, Hires, ImageGeneration, ImageInpaint, ImageTransform, Output, Preview, Refiner, Tiling,
+};
 
 /// What a field allows beyond its type.
 enum Bound {
@@ -101,6 +103,10 @@ pub(crate) fn hires(schema: &mut Schema) {
         ("steps", Bound::Whole(bounds::STEPS)),
     ];
     close(schema, &[], &[bounds], &told(&Hires::default()));
+}
+
+pub(crate) fn refiner(schema: &mut Schema) {
+    close(schema, &[], &[&[("start", Bound::Number(bounds::REFINER_START))]], &told(&Refiner::default()));
 }
 
 pub(crate) fn preview(schema: &mut Schema) {

@@ -10,6 +10,7 @@ use crate::engine::guarded;
 use crate::generator::{ActiveGeneration, Generator, GeneratorError, StepReport, StepResult};
 use crate::job::millis;
 use crate::loader::ModelLoader;
+use crate::metrics;
 use crate::queue::{JobRequest, Message, RequestReceiver, Swap, Waited};
 use crate::running::{Running, Ticket};
 use crate::shelf::Shelf;
@@ -309,7 +310,10 @@ impl<L: ModelLoader> EngineLoop<L> {
             }
         }
         if let Some(first) = advanced.first() {
-            self.receiver.load.stepped(&first.ticket.work.model, units, time);
+            let model = &first.ticket.work.model;
+            self.receiver.load.stepped(model, units, time);
+            let steps = results.iter().filter(|result| matches!(result, Ok(Some(_)))).count();
+            metrics::stepped(model, steps, time);
         }
         let share = time / u32::try_from(advanced.len().max(1)).unwrap_or(u32::MAX);
         for running in advanced {

@@ -10,6 +10,7 @@ use operations_contract::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics;
 use crate::registry::JobRegistry;
 
 /// One job, shared by the registry, the engine and the subscribers.
@@ -109,6 +110,7 @@ impl Job {
         record.view.state = JobState::Running;
         record.view.started_ms = Some(unix_ms());
         record.started = Some(Instant::now());
+        metrics::started(&record.view);
         record.events.push(event);
         self.announce(&record);
         true
@@ -141,6 +143,7 @@ impl Job {
         record.view.state = state;
         record.view.finished_ms = Some(unix_ms());
         record.finished = Some(now);
+        metrics::ended(&record.view);
         record.events.push(event);
         self.announce(&record);
         true

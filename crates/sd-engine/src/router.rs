@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::board::{ModelBoard, ModelEntry, ModelStatus};
 use crate::job::{JobSink, JobUpdates, StoredImage, unix_ms};
+use crate::metrics;
 use crate::queue::{JobRequest, RequestQueue, Swap};
 use crate::registry::JobRegistry;
 use crate::resolve::{self, Resolved};
@@ -67,7 +68,19 @@ impl JobRouter {
         parsed: ParsedOperation,
         options: SubmitOptions,
     ) -> Result<Accepted, SubmitError> {
-        self.admit(parsed, options)
+        let operation = parsed.operation.as_ref().map(Operation::kind);
+        let admitted = self.admit(parsed, options);
+        match (&admitted, operation) {
+            (Ok(_), Some(operation)) => metrics::accepted(operation),
+            (Err(error), _) => metrics::refused(error.code()),
+            (Ok(_), None) => {}
+        }
+        admitted
+    }
+
+    /// How many jobs run.
+    pub fn running(&self) -> usize {
+        self.registry.all().iter().filter(|job| job.state() == JobState::Running).count()
     }
 
     /// The story of a job, from the event after `after` on (0: from the beginning).

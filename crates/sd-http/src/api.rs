@@ -1,6 +1,7 @@
 //! The worker's HTTP face as a value: a request in, a response out.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -12,6 +13,7 @@ use crate::body::{BoxError, ResponseBody};
 use crate::config::ApiConfig;
 use crate::error::ApiError;
 use crate::handlers;
+use crate::metrics;
 use crate::request_id::{self, X_REQUEST_ID};
 use crate::route::Route;
 
@@ -47,7 +49,10 @@ impl Api {
     {
         let id = request_id::of(request.headers());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let begun = Instant::now();
         let mut response = self.dispatch(request).await.unwrap_or_else(ApiError::into_response);
+        let route = Route::of(&path).map_or("other", Route::pattern);
+        metrics::answered(&method, route, response.status(), begun.elapsed());
         tracing::debug!(?id, %method, path, status = response.status().as_u16(), "answered");
         response.headers_mut().insert(X_REQUEST_ID, id);
         response
@@ -86,6 +91,7 @@ impl Api {
             Route::Health => Ok(handlers::health::handle()),
             Route::Ready => handlers::ready::handle(self),
             Route::OpenApi => Ok(handlers::openapi::handle()),
+            Route::Metrics => handlers::metrics::handle(self),
         }
     }
 

@@ -8,7 +8,7 @@ mod paths;
 use std::cell::RefCell;
 
 use operations_contract::{
-    CancelView, ErrorBody, JobEvent, JobList, JobView, ModelCapabilities, ModelList, Operation, Submitted,
+    CancelView, ErrorBody, JobEvent, JobList, JobView, ModelList, ModelView, Operation, Submitted,
 };
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -70,7 +70,7 @@ impl Schemas {
         jobs: JobList,
         cancelled: CancelView,
         event: JobEvent,
-        model: ModelCapabilities,
+        model: ModelView,
         models: ModelList,
         error: ErrorBody,
         info: Info,

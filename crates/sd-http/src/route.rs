@@ -17,6 +17,7 @@ pub(crate) enum Route<'a> {
     Health,
     Ready,
     OpenApi,
+    Metrics,
 }
 
 impl<'a> Route<'a> {
@@ -35,6 +36,7 @@ impl<'a> Route<'a> {
             ["health"] => Self::Health,
             ["ready"] => Self::Ready,
             ["openapi.json"] => Self::OpenApi,
+            ["metrics"] => Self::Metrics,
             ["v1", "info"] => Self::Info,
             ["v1", "models"] => Self::Models,
             ["v1", "jobs"] => Self::Jobs,
@@ -43,6 +45,25 @@ impl<'a> Route<'a> {
             ["v1", "jobs", id, "images", index] => Self::JobImage(id, index.parse().ok()?),
             _ => return None,
         })
+    }
+
+    /// As the OpenAPI document has it: for metrics, where a path would be one among countless.
+    pub(crate) fn pattern(self) -> &'static str {
+        match self {
+            Self::Jobs => "/v1/jobs",
+            Self::Job(_) => "/v1/jobs/{id}",
+            Self::JobStream(_) => "/v1/jobs/{id}/stream",
+            Self::JobImage(..) => "/v1/jobs/{id}/images/{index}",
+            Self::Models => "/v1/models",
+            Self::Model(_) => "/v1/models/{id}",
+            Self::ModelLoad(_) => "/v1/models/{id}/load",
+            Self::ModelUnload(_) => "/v1/models/{id}/unload",
+            Self::Info => "/v1/info",
+            Self::Health => "/health",
+            Self::Ready => "/ready",
+            Self::OpenApi => "/openapi.json",
+            Self::Metrics => "/metrics",
+        }
     }
 
     /// The methods that it answers to, as `Allow` has them.

@@ -13,6 +13,7 @@ use sd_engine::{JobUpdate, JobUpdates};
 
 use crate::body::ResponseBody;
 use crate::error::ApiError;
+use crate::metrics::Listening;
 
 /// After which event the client wants to go on: 0 without `Last-Event-ID`.
 pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<u64, ApiError> {
@@ -28,6 +29,7 @@ pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<u64, ApiError> {
 /// Every update as one event, a comment whenever it is quiet for long, and nothing after the end.
 pub(crate) fn body(mut updates: JobUpdates, keep_alive: Duration) -> ResponseBody {
     let frames = stream! {
+        let _listening = Listening::begin();
         loop {
             let text = match tokio::time::timeout(keep_alive, updates.next()).await {
                 Err(_) => ": keep-alive\n\n".to_owned(),

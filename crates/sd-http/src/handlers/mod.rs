@@ -6,6 +6,7 @@ pub(crate) mod info;
 pub(crate) mod job_image;
 pub(crate) mod list_jobs;
 pub(crate) mod list_models;
+pub(crate) mod metrics;
 pub(crate) mod openapi;
 pub(crate) mod ready;
 pub(crate) mod show_job;

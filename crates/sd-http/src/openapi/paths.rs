@@ -14,10 +14,13 @@ pub(super) fn all(schemas: &Schemas) -> Value {
         ("/v1/jobs/{id}/images/{index}", image(schemas)),
         ("/v1/models", models(schemas)),
         ("/v1/models/{id}", model(schemas)),
+        ("/v1/models/{id}/load", swap(schemas, "loadModel", "Loads a model ahead of its first job")),
+        ("/v1/models/{id}/unload", swap(schemas, "unloadModel", "Lets go of a model's memory")),
         ("/v1/info", info(schemas)),
         ("/health", health(schemas)),
         ("/ready", ready(schemas)),
         ("/openapi.json", openapi()),
+        ("/metrics", metrics(schemas)),
     ] {
         paths.insert(path.into(), item);
     }
@@ -141,17 +144,36 @@ fn models(schemas: &Schemas) -> Value {
 
 fn model(schemas: &Schemas) -> Value {
     json!({
-        "parameters": [{
-            "name": "id",
-            "in": "path",
-            "required": true,
-            "description": "Its name in requests; it may hold slashes.",
-            "schema": {"type": "string", "minLength": 1},
-        }],
+        "parameters": [model_id()],
         "get": {
             "operationId": "showModel",
             "summary": "One model",
             "responses": answers(schemas, [("200", good("The model.", schemas.model()))], &[DENIED, NO_MODEL]),
+        },
+    })
+}
+
+fn swap(schemas: &Schemas, operation: &str, summary: &str) -> Value {
+    let done = good("It is so already.", schemas.model());
+    let going = good("It happens as soon as nothing runs.", schemas.model());
+    json!({
+        "parameters": [model_id()],
+        "post": {
+            "operationId": operation,
+            "summary": summary,
+            "responses": answers(schemas, [("200", done), ("202", going), ("503", retry(schemas, "The worker is not ready."))], &[DENIED, NO_MODEL, UNSUPPORTED]),
+        },
+    })
+}
+
+fn metrics(schemas: &Schemas) -> Value {
+    let text =
+        json!({"description": "For Prometheus.", "content": {"text/plain": {"schema": {"type": "string"}}}});
+    json!({
+        "get": {
+            "operationId": "metrics",
+            "summary": "What the worker measures",
+            "responses": answers(schemas, [("200", text)], &[DENIED, NO_METRICS]),
         },
     })
 }
@@ -211,6 +233,7 @@ const BAD: Refusal = ("400", "The request is broken; `fields` says where.");
 const DENIED: Refusal = ("401", "No token, or a wrong one.");
 const NO_JOB: Refusal = ("404", "There is no such job or image, or no more.");
 const NO_MODEL: Refusal = ("404", "There is no such model here.");
+const NO_METRICS: Refusal = ("404", "This worker keeps none.");
 const SLOW: Refusal = ("408", "The body took too long to arrive.");
 const OVER: Refusal = ("409", "The job is already over.");
 const LARGE: Refusal = ("413", "The body is larger than allowed.");
@@ -248,6 +271,16 @@ fn job_id() -> Value {
         "in": "path",
         "required": true,
         "description": "The job's name.",
+        "schema": {"type": "string", "minLength": 1},
+    })
+}
+
+fn model_id() -> Value {
+    json!({
+        "name": "id",
+        "in": "path",
+        "required": true,
+        "description": "Its name in requests; it may hold slashes.",
         "schema": {"type": "string", "minLength": 1},
     })
 }

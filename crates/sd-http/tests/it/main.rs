@@ -13,6 +13,7 @@ mod images;
 mod jobs;
 mod lifecycle;
 mod models;
+mod observability;
 mod openapi;
 mod protocol;
 mod stream;
