@@ -62,10 +62,24 @@ def ground_phrase(ground, rng):
     return f"{near} {words}"
 
 
+def bare_ground(ground, rng):
+    """Words for a ground without a shape."""
+    if ground.startswith("plain "):
+        colour = ground[6:]
+        return rng.choice([f"{article(colour)} background", f"a plain {colour} background",
+                           f"nothing but {colour}", f"a plain {colour} texture"])
+    words = rng.choice(GROUND_WORDS[ground])
+    return rng.choice([words, words, f"a texture of {words}", f"a seamless texture of {words}",
+                       f"nothing but {words}", f"{ground} texture", f"a seamless {ground} texture",
+                       f"{rng.choice(OPENINGS)}{words}"])
+
+
 def caption(scene, rng):
     """A caption for the scene; rng is a random.Random."""
     if rng.random() < EMPTY_SHARE:
         return ""
+    if scene.shape is None:
+        return bare_ground(scene.ground, rng)
     thing = f"{scene.colour} {rng.choice(SHAPE_WORDS[scene.shape])}"
     if rng.random() < 0.5:
         thing = f"{rng.choice(SIZE_WORDS[scene.size])} {thing}"

@@ -1,19 +1,18 @@
-"""Tells what a 64x64 picture shows, from pixels alone.
+"""Tells what a square picture shows, from pixels alone.
 
-Everything it compares with stands in eval.json (see references.py), so that
-the same rule can be written again in another language without drawing code.
-The README gives the rule in words.
+Everything it compares with stands in eval.json (see references.py), the side
+of the picture too, so that the same rule can be written again in another
+language without drawing code.  The README gives the rule in words.
 """
 
 import numpy as np
-
-SIDE = 64
+from scipy import ndimage
 
 
 def frame_features(picture, width):
     """Mean and spread of each channel in the outer frame, and its roughness."""
     p = picture.astype(np.float64)
-    keep = np.ones((SIDE, SIDE), bool)
+    keep = np.ones(p.shape[:2], bool)
     keep[width:-width, width:-width] = False
     ring = p[keep]
     grey = p.mean(2)
@@ -43,53 +42,44 @@ def label_pixels(picture, refs, ground):
     return np.array(owner)[d.argmin(-1)]
 
 
-def regions(labels):
-    """Connected areas (up, down, left, right) of one colour, ground left out."""
-    seen = labels < 0
-    for y in range(SIDE):
-        for x in range(SIDE):
-            if seen[y, x]:
-                continue
-            colour, stack, area = labels[y, x], [(y, x)], []
-            seen[y, x] = True
-            while stack:
-                a, b = stack.pop()
-                area.append((a, b))
-                for c, d in ((a - 1, b), (a + 1, b), (a, b - 1), (a, b + 1)):
-                    if 0 <= c < SIDE and 0 <= d < SIDE and not seen[c, d] and labels[c, d] == colour:
-                        seen[c, d] = True
-                        stack.append((c, d))
-            yield colour, area
+def main_region(labels, reach):
+    """Of the areas of one colour that hang together (up, down, left, right),
+    the one with the most interior: its colour, its pixels as a mask, and how
+    many of them find the area also `reach` pixels up, down, left and right, so
+    that thin lines count for nothing.  None where there is no such pixel."""
+    best, most, first = None, 0, 0
+    for colour in np.unique(labels[labels >= 0]):
+        areas, count = ndimage.label(labels == colour)
+        inside = np.zeros_like(areas)
+        near, far, mid = slice(None, -2 * reach), slice(2 * reach, None), slice(reach, -reach)
+        same = [areas[mid, mid] == areas[at] for at in ((near, mid), (far, mid), (mid, near), (mid, far))]
+        inside[mid, mid] = areas[mid, mid] * np.all(same, 0)
+        sizes = np.bincount(inside.ravel(), minlength=count + 1)
+        sizes[0] = 0
+        number = int(sizes.argmax())     # areas are numbered in reading order
+        if sizes[number] == 0:
+            continue
+        mask = areas == number
+        start = int(mask.ravel().argmax())
+        if sizes[number] > most or (sizes[number] == most and start < first):
+            best, most, first = (int(colour), mask), int(sizes[number]), start
+    return None if best is None else (*best, most)
 
 
-def interior(area):
-    """Pixels whose four neighbours belong too: thin lines count for nothing."""
-    own = set(area)
-    return sum(all(q in own for q in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))) for y, x in area)
+def bounds(mask):
+    """First row, first column, last row, last column."""
+    ys, xs = np.nonzero(mask)
+    return int(ys.min()), int(xs.min()), int(ys.max()), int(xs.max())
 
 
-def small_mask(area, box, cells):
+def small_mask(mask, box, cells):
     """The area, holes filled, resampled so that its bounding box fills cells x cells."""
     top, left, bottom, right = box
-    own = set(area)
-    outside, stack = set(), []
-    ring = [(y, x) for y in range(top - 1, bottom + 2) for x in range(left - 1, right + 2)
-            if y in (top - 1, bottom + 1) or x in (left - 1, right + 1)]
-    for q in ring:
-        outside.add(q); stack.append(q)
-    while stack:
-        y, x = stack.pop()
-        for c, d in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
-            if top <= c <= bottom and left <= d <= right and (c, d) not in own and (c, d) not in outside:
-                outside.add((c, d)); stack.append((c, d))
-    high, wide = bottom - top + 1, right - left + 1
-    out = np.zeros((cells, cells), bool)
-    for i in range(cells):
-        for j in range(cells):
-            y = top + int((i + 0.5) * high / cells)
-            x = left + int((j + 0.5) * wide / cells)
-            out[i, j] = (y, x) not in outside
-    return out
+    filled = ndimage.binary_fill_holes(mask[top:bottom + 1, left:right + 1])
+    high, wide = filled.shape
+    ys = ((np.arange(cells) + 0.5) * high / cells).astype(int)
+    xs = ((np.arange(cells) + 0.5) * wide / cells).astype(int)
+    return filled[np.ix_(ys, xs)]
 
 
 def look(picture, refs):
@@ -98,18 +88,13 @@ def look(picture, refs):
     seen = {"ground": name_ground(frame_features(picture, rule["frame"]), refs),
             "colour": None, "shape": None, "position": None, "size": None}
     labels = label_pixels(picture, refs, seen["ground"])
-    best, inner = None, 0
-    for colour, area in regions(labels):
-        n = interior(area)
-        if n > inner:
-            best, inner = (colour, area), n
-    if inner < rule["least_interior"]:
+    found = main_region(labels, rule["reach"])
+    if found is None or found[2] < rule["least_interior"]:
         return seen
-    colour, area = best
+    colour, area, _ = found
     seen["colour"] = list(refs["colours"])[colour]
-    ys, xs = [y for y, _ in area], [x for _, x in area]
-    top, left, bottom, right = min(ys), min(xs), max(ys), max(xs)
-    mask = small_mask(area, (top, left, bottom, right), rule["mask_cells"])
+    top, left, bottom, right = box = bounds(area)
+    mask = small_mask(area, box, rule["mask_cells"])
 
     def overlap(rows):
         ref = np.array([[c == "#" for c in row] for row in rows])
@@ -120,7 +105,7 @@ def look(picture, refs):
         seen["shape"] = shape
 
     def side(low, high):
-        off = (low + high + 1) / 2 - SIDE / 2
+        off = (low + high + 1) / 2 - rule["side"] / 2
         return 0 if abs(off) <= rule["off_centre"] else (1 if off > 0 else -1)
     seen["position"] = [side(left, right), side(top, bottom)]
     extent = ((right - left + 1) + (bottom - top + 1)) / 2

@@ -9,12 +9,16 @@ import shutil
 from pathlib import Path
 
 import diffusers
+import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from captions import load_tokenizer
-from models import count, make_text_encoder, make_unet, make_vae
+from models import FACTOR, count, make_text_encoder, make_unet, make_vae
+from scene import SIZE, Scene, draw
+from split import held_out
 from train_diffusion import SCHEDULE
 
 SCHEDULERS = {
@@ -27,12 +31,22 @@ SCHEDULERS = {
 }
 
 
-# Colours of the latents, by least squares over 40 pictures of eval.json averaged to the latents' size. The VAE's latents are
-# all but the colours themselves; the error is 9 of 255. Another VAE wants another fit.
-LATENT_RGB = {
-    "factors": [[0.507, 0.003, -0.002], [0.012, 0.515, -0.001], [0.001, 0.009, 0.514], [0.006, 0.002, 0.0]],
-    "bias": [0.012, -0.004, -0.006],
-}
+@torch.no_grad()
+def latent_rgb(vae, scale):
+    """How to show scaled latents as colours in [-1, 1]: a matrix and a bias, by
+    least squares over the latents of 48 pictures that training did not see."""
+    allowed = held_out()
+    pictures = np.stack([draw(Scene(*allowed[2 * i], "center", "medium", 70 + i)) for i in range(48)])
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    z = vae.encode(x).latent_dist.mode() * scale
+    rows = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
+    rows = torch.cat([rows, torch.ones(len(rows), 1)], 1)
+    colours = F.avg_pool2d(x, FACTOR).permute(0, 2, 3, 1).reshape(-1, 3)
+    fit = torch.linalg.lstsq(rows, colours).solution
+    print(f"latents to colours: error {127.5 * (rows @ fit - colours).square().mean().sqrt():.1f} of 255")
+    fit = [[round(v, 3) for v in row] for row in fit.tolist()]
+    return {"factors": fit[:-1], "bias": fit[-1]}
+
 
 def scheduler(name):
     kind, more = SCHEDULERS[name]
@@ -44,6 +58,7 @@ def main():
     args = argparse.ArgumentParser()
     args.add_argument("--work", type=Path, required=True)
     args.add_argument("--out", type=Path, required=True)
+    args.add_argument("--weights", type=Path, help="another state than DIR/last.pt")
     args.add_argument("--scheduler", choices=SCHEDULERS, default="ddim")
     args.add_argument("--steps", type=int, default=20)
     args.add_argument("--guidance", type=float, default=3.0)
@@ -54,9 +69,11 @@ def main():
     vae.load_state_dict(torch.load(args.work / "vae.pt"))
     scale = json.loads((args.work / "scale.json").read_text())["scaling_factor"]
     vae.register_to_config(scaling_factor=round(scale, 6))
-    trained = torch.load(args.work / "average.pt")
-    for name, model in (("unet.", unet), ("text.", text)):
-        model.load_state_dict({k[len(name):]: v for k, v in trained.items() if k.startswith(name)})
+    both = torch.nn.ModuleDict({"unet": unet, "text": text})
+    names = [name for name, _ in both.named_parameters()]
+    trained = torch.load(args.weights or args.work / "last.pt")
+    both.load_state_dict(dict(zip(names, trained["average"])))
+    colours = latent_rgb(vae, scale)
     print(f"vae {count(vae)}, unet {count(unet)}, text {count(text)} parameters")
 
     pipe = StableDiffusionPipeline(
@@ -86,7 +103,7 @@ def main():
             path.write_text(json.dumps(data, indent=2) + "\n")
     (args.out / "sd-worker.json").write_text(json.dumps({
         "default_steps": args.steps, "default_guidance_scale": args.guidance,
-        "default_width": 64, "default_height": 64, "latent_rgb": LATENT_RGB}, indent=2) + "\n")
+        "default_width": SIZE, "default_height": SIZE, "latent_rgb": colours}, indent=2) + "\n")
     total = sum(p.stat().st_size for p in args.out.rglob("*") if p.is_file())
     print(f"{total / 1e6:.2f} MB in {args.out}")
 

@@ -5,22 +5,26 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from scene import SIZE
+
+VAE_WIDTHS = [16, 16, 32, 64]
+FACTOR = 2 ** (len(VAE_WIDTHS) - 1)   # pixels per latent, each way
 TEXT_WIDTH = 128
 TEXT_TOKENS = 32     # captions need about 20; every further token costs time
 
 
 def make_vae():
     vae = AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=4, sample_size=64,
-        down_block_types=["DownEncoderBlock2D"] * 3,
-        up_block_types=["UpDecoderBlock2D"] * 3,
-        block_out_channels=[16, 32, 64], layers_per_block=1, norm_num_groups=8)
+        in_channels=3, out_channels=3, latent_channels=4, sample_size=SIZE,
+        down_block_types=["DownEncoderBlock2D"] * len(VAE_WIDTHS),
+        up_block_types=["UpDecoderBlock2D"] * len(VAE_WIDTHS),
+        block_out_channels=VAE_WIDTHS, layers_per_block=1, norm_num_groups=8)
     return plain_attention(vae)
 
 
 def make_unet():
     unet = UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4,
+        sample_size=SIZE // FACTOR, in_channels=4, out_channels=4,
         down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"],
         mid_block_type="UNetMidBlock2DCrossAttn",
         up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"],

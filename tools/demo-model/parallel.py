@@ -7,8 +7,6 @@ Gradients are averaged through shared memory; every process then takes the
 same optimiser step, so their weights stay equal to the last bit.
 """
 
-import os
-
 import torch
 import torch.multiprocessing as mp
 
@@ -35,8 +33,6 @@ class Group:
 
 def _entry(rank, size, shared, barrier, function, args):
     torch.set_num_threads(1)
-    cpus = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cpus[rank % len(cpus)]})
     function(Group(rank, size, shared, barrier), *args)
 
 

@@ -13,16 +13,17 @@ from pathlib import Path
 import numpy as np
 
 import checker
-from captions import plain_caption
-from scene import (COLOURS, GROUNDS, POSITIONS, SHAPES, SIZES, Scene, distance_map, draw,
-                   drawable, geometry)
+from captions import GROUND_WORDS, plain_caption
+from scene import (COLOURS, GROUNDS, POSITIONS, SHAPES, SIZE, SIZES, TEXTURES, UNITS, Scene,
+                   distance_map, draw, drawable, geometry)
 from split import held_out
 
-RULE = {"side": 64, "frame": 3, "least_interior": 12, "mask_cells": 24, "least_overlap": 0.6,
-        "off_centre": 4.0}
-PROMPTS = 60
+PER_UNIT = SIZE // UNITS      # pixels
+RULE = {"side": SIZE, "frame": 3 * PER_UNIT, "reach": PER_UNIT, "least_interior": 12 * PER_UNIT ** 2,
+        "mask_cells": 32, "least_overlap": 0.6, "off_centre": 4.0 * PER_UNIT}
+PROMPTS = 100
 # Small spreads are widened: a generated ground need not match to the last bit.
-LEAST_SPREAD = np.array([8.0] * 3 + [5.0] * 3 + [2.0] * 2)
+LEAST_SPREAD = np.array([8.0] * 3 + [5.0] * 3 + [2.0 / PER_UNIT] * 2)
 
 
 def hidden(ground):
@@ -55,7 +56,7 @@ def references():
             s = Scene(SHAPES[rng.integers(6)], c, g, list(POSITIONS)[rng.integers(9)],
                       list(SIZES)[rng.integers(3)], int(rng.integers(1 << 40)))
             p = draw(s)
-            d = distance_map(s.shape, *geometry(s)).reshape(64, 2, 64, 2).mean((1, 3))
+            d = distance_map(s.shape, *geometry(s)).reshape(SIZE, 2, SIZE, 2).mean((1, 3))
             body[c].append(p[d < -2.4])
             around[g].append(p[d > 7])
             features[g].append(checker.frame_features(p, RULE["frame"]))
@@ -75,9 +76,8 @@ def references():
             size = list(SIZES)[i % 3]
             p = draw(Scene(shape, "blue", "plain white", "center", size, 9000 + i))
             labels = checker.label_pixels(p, refs, "plain white")
-            _, area = max(checker.regions(labels), key=lambda r: checker.interior(r[1]))
-            ys, xs = [y for y, _ in area], [x for _, x in area]
-            box = (min(ys), min(xs), max(ys), max(xs))
+            area = checker.main_region(labels, RULE["reach"])[1]
+            box = checker.bounds(area)
             total += checker.small_mask(area, box, RULE["mask_cells"])
             extent[size].append((box[2] - box[0] + box[3] - box[1] + 2) / 2)
         refs["shapes"][shape] = ["".join("#" if v >= 15 else "." for v in row) for row in total]
@@ -124,12 +124,19 @@ def prompts(refs):
     return items
 
 
+def textures():
+    """Prompts for a ground alone: no shape may be found."""
+    return [{"prompt": f"a seamless texture of {GROUND_WORDS[ground][0]}", "seed": 3000 + n, "ground": ground}
+            for n, ground in enumerate(TEXTURES)]
+
+
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--out", type=Path, required=True)
     args = args.parse_args()
     refs = references()
     refs["prompts"] = prompts(refs)
+    refs["textures"] = textures()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(refs, indent=1)
     # One reference row or colour per line keeps the file readable.
@@ -149,6 +156,10 @@ def main():
                 wrong.setdefault(key, []).append(ok)
     print("true pictures: ", {k: f"{100 * np.mean(v):.1f}" for k, v in right.items()})
     print("wrong pictures:", {k: f"{100 * np.mean(v):.1f}" for k, v in wrong.items()})
+    bare = [checker.look(draw(Scene(None, None, g, "center", "medium", k)), refs) == {
+        "ground": g, "colour": None, "shape": None, "position": None, "size": None}
+        for g in TEXTURES for k in range(10)]
+    print(f"grounds alone: {100 * np.mean(bare):.1f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """The program that draws the training pictures.
 
-A scene is one coloured shape on one ground.  Every picture follows from its
+A scene is one coloured shape on one ground, or a ground alone.  Every picture follows from its
 attributes and one integer seed.  Pictures are drawn at twice the final size
 and averaged down 2x2, so edges are smooth without any drawing library.
+
+All lengths are in units of 1/64 of the picture's side, whatever its number of
+pixels: the same seed gives the same scene at every SIZE, only finer.
 """
 
 from dataclasses import dataclass
@@ -10,8 +13,10 @@ from functools import lru_cache
 
 import numpy as np
 
-SIZE = 64            # side of a finished picture, in pixels
+UNITS = 64           # side of a picture, in units of length
+SIZE = 128           # side of a finished picture, in pixels
 FINE = 2 * SIZE      # side while drawing
+AXIS = (np.arange(FINE) + 0.5) * UNITS / FINE
 
 PALETTE = {
     "red": (222, 38, 42), "orange": (246, 136, 24), "yellow": (250, 220, 44),
@@ -25,7 +30,7 @@ TEXTURES = ["grass", "water", "sand", "stone", "brick", "wood", "lava", "snow",
             "sky", "night"]
 GROUNDS = TEXTURES + ["plain " + c for c in COLOURS]
 
-# Half the side of the shape's bounding box, in pixels of the final picture.
+# Half the side of the shape's bounding box.
 SIZES = {"small": 9.5, "medium": 14.0, "large": 20.0}
 # How far off the middle a shape sits; large ones have less room to move.
 OFFSETS = {"small": 15.0, "medium": 12.0, "large": 8.0}
@@ -44,8 +49,8 @@ def drawable(colour, ground):
 
 @dataclass(frozen=True)
 class Scene:
-    shape: str
-    colour: str
+    shape: str | None    # None, as the colour then is: the ground alone
+    colour: str | None
     ground: str
     position: str
     size: str
@@ -102,12 +107,10 @@ def distance_table(shape):
 
 
 def distance_map(shape, cx, cy, half):
-    """Signed distance, in final pixels, at every fine pixel."""
+    """Signed distance, in units, at every fine pixel."""
     table = distance_table(shape)
-    axis = (np.arange(FINE) + 0.5) * SIZE / FINE
-
     def place(centre):
-        u = ((axis - centre) / half / TABLE_REACH + 1) / 2 * (TABLE_SIDE - 1)
+        u = ((AXIS - centre) / half / TABLE_REACH + 1) / 2 * (TABLE_SIDE - 1)
         u = np.clip(u, 0, TABLE_SIDE - 1.001)
         i = u.astype(int)
         return i, u - i
@@ -146,12 +149,12 @@ def ramp(value, *stops):
     return stops[i] * (1 - f) + stops[i + 1] * f
 
 
-Y, X = np.meshgrid((np.arange(FINE) + 0.5) / 2, (np.arange(FINE) + 0.5) / 2, indexing="ij")
+Y, X = np.meshgrid(AXIS, AXIS, indexing="ij")
 
 
 def cells(rng, n, squeeze=1.0):
     """Cobbles: owner of each pixel, and how far the next cobble's middle is."""
-    step = SIZE / n
+    step = UNITS / n
     grid = np.stack(np.meshgrid(np.arange(-1, n + 1), np.arange(-1, n + 1)), -1).reshape(-1, 2)
     p = (grid + 0.5 + rng.uniform(-0.32, 0.32, grid.shape)) * step
     p[:, 0] += (grid[:, 1] % 2) * step / 2
@@ -163,7 +166,7 @@ def cells(rng, n, squeeze=1.0):
 def draw_ground(name, rng):
     if name.startswith("plain "):
         base = np.array(PALETTE[name[6:]], float) * 0.94 + 4
-        light = 1 + 0.07 * noise(rng, 1, 1) + 0.05 * (0.5 - Y / SIZE)
+        light = 1 + 0.07 * noise(rng, 1, 1) + 0.05 * (0.5 - Y / UNITS)
         return base * light[..., None]
     if name == "grass":
         blades = 0.6 * noise(rng, 10, 26) + 0.45 * noise(rng, 5, 18) + 0.35 * noise(rng, 3, 3)
@@ -213,12 +216,12 @@ def draw_ground(name, rng):
     if name == "sky":
         cloud = 0.65 * noise(rng, 4, 3) + 0.35 * noise(rng, 8, 6) - 0.05
         alpha = np.clip(cloud * 2.4, 0, 1)[..., None]
-        blue = ramp(Y / SIZE, (84, 158, 232), (160, 208, 246))
+        blue = ramp(Y / UNITS, (84, 158, 232), (160, 208, 246))
         return blue * (1 - alpha) + np.array((246, 250, 254)) * alpha
     if name == "night":
-        value = 0.35 + 0.35 * Y / SIZE + 0.3 * noise(rng, 3, 3)
+        value = 0.35 + 0.35 * Y / UNITS + 0.3 * noise(rng, 3, 3)
         sky = ramp(value, (8, 10, 34), (24, 26, 70), (50, 44, 108))
-        for x, y in rng.uniform(1, SIZE - 1, (22, 2)):
+        for x, y in rng.uniform(1, UNITS - 1, (22, 2)):
             glow = np.exp(-((X - x) ** 2 + (Y - y) ** 2) / rng.uniform(0.5, 1.3))
             sky = sky + glow[..., None] * (np.array((255, 250, 214)) - sky)
         return sky
@@ -233,15 +236,13 @@ def geometry(scene):
     half = SIZES[scene.size] + rng.uniform(-1, 1)
     dx, dy = POSITIONS[scene.position]
     off = OFFSETS[scene.size]
-    cx = SIZE / 2 + dx * off + rng.uniform(-1.2, 1.2)
-    cy = SIZE / 2 + dy * off + rng.uniform(-1.2, 1.2)
+    cx = UNITS / 2 + dx * off + rng.uniform(-1.2, 1.2)
+    cy = UNITS / 2 + dy * off + rng.uniform(-1.2, 1.2)
     return cx, cy, half
 
 
-def draw(scene):
-    """The finished picture, SIZE x SIZE x 3 bytes."""
-    rng = np.random.default_rng((scene.seed, 2))
-    picture = draw_ground(scene.ground, rng)
+def draw_shape(picture, scene):
+    """The picture with the scene's shape and its shadow on it."""
     cx, cy, half = geometry(scene)
     shadow = distance_map(scene.shape, cx + 1.2, cy + 2.0, half)
     dark = 0.42 * np.clip(0.5 - shadow / 3.5, 0, 1)
@@ -259,7 +260,14 @@ def draw(scene):
     rim_part = np.clip((d + 1.5) / 0.6 + 0.5, 0, 1)[..., None]
     body = body * (1 - rim_part) + rim * rim_part
     cover = np.clip(0.5 - d * 2, 0, 1)[..., None]
-    picture = picture * (1 - cover) + body * cover
+    return picture * (1 - cover) + body * cover
 
-    picture = picture.reshape(SIZE, 2, SIZE, 2, 3).mean((1, 3))
+
+def draw(scene):
+    """The finished picture, SIZE x SIZE x 3 bytes."""
+    rng = np.random.default_rng((scene.seed, 2))
+    picture = draw_ground(scene.ground, rng)
+    if scene.shape:
+        picture = draw_shape(picture, scene)
+    picture = picture.reshape(SIZE, FINE // SIZE, SIZE, FINE // SIZE, 3).mean((1, 3))
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8)

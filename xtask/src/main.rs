@@ -16,6 +16,7 @@ mod lint;
 mod openapi;
 mod process;
 mod python;
+mod reference;
 mod sanitize;
 mod schemathesis;
 mod served;
@@ -43,6 +44,7 @@ const TASKS: &[Task] = &[
     Task { name: "fuzz", help: fuzz::HELP, run: fuzz::run },
     Task { name: "fixtures", help: fixtures::HELP, run: fixtures::run },
     Task { name: "openapi", help: openapi::HELP, run: openapi::run },
+    Task { name: "reference", help: reference::HELP, run: reference::run },
     Task { name: "bench", help: bench::HELP, run: bench::run },
     Task { name: "aarch64", help: aarch64::HELP, run: aarch64::run },
     Task { name: "cuda-check", help: cuda_check::HELP, run: cuda_check::run },

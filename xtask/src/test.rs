@@ -15,7 +15,7 @@ const STAGES: &[&str] =
 const KERNEL_SETS: [&str; 4] = ["scalar", "avx2", "avx512", "amx-emulated"];
 
 /// The tests that compare with the reference.
-const COMPARED: [&str; 15] = [
+const COMPARED: [&str; 16] = [
     "parity",
     "runs",
     "solver_runs",
@@ -31,6 +31,7 @@ const COMPARED: [&str; 15] = [
     "controls",
     "lora",
     "loras",
+    "taesd",
 ];
 
 pub(crate) fn run(arguments: &[String]) -> Result {

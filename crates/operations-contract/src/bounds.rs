@@ -51,6 +51,12 @@ pub const CONTROL_SPAN: RangeInclusive<f64> = 0.0..=1.0;
 pub const HIRES_SCALE: RangeInclusive<f64> = 1.0..=4.0;
 /// `refiner.start`, as a share of the noise.
 pub const REFINER_START: RangeInclusive<f64> = 0.01..=0.99;
+/// `scale` of an upscale.
+pub const UPSCALE_SCALE: RangeInclusive<f64> = 1.0..=8.0;
+/// `tile` of an upscale, in pixels.
+pub const UPSCALE_TILE: RangeInclusive<u64> = 32..=1024;
+/// `margin` of an upscale, in pixels; also a quarter of the tile at most.
+pub const UPSCALE_MARGIN: RangeInclusive<u64> = 0..=256;
 /// `preview.every`, in steps.
 pub const PREVIEW_EVERY: RangeInclusive<u64> = 1..=150;
 /// `preview.max_side`, in pixels.

@@ -15,6 +15,8 @@ pub enum ErrorCode {
     InvalidRequest,
     /// No token, or a wrong one.
     Unauthorized,
+    /// The token is good, but not for this; or a page of another origin asks.
+    Forbidden,
     /// No such model on this worker.
     ModelNotFound,
     /// The model cannot do what is asked.
@@ -39,7 +41,7 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// The body is larger than allowed.
     PayloadTooLarge,
-    /// The body is not declared as JSON.
+    /// The body is not declared as JSON, or as a form where one is taken.
     UnsupportedMediaType,
     /// The job is in a state that forbids this.
     Conflict,
@@ -51,6 +53,7 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest => "invalid_request",
             Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
             Self::ModelNotFound => "model_not_found",
             Self::UnsupportedOperation => "unsupported_operation",
             Self::QueueFull => "queue_full",

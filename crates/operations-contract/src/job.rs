@@ -127,6 +127,9 @@ pub struct JobView {
     /// Why there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorDetail>,
+    /// Who submitted it, by the name of the token; absent where nobody has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
     /// As the request had it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hive_id: Option<String>,

@@ -1,6 +1,6 @@
 //! The wire contract of sd-worker: operations, validation, events, errors.
 //!
-//! Everything that travels between a client and a worker is a type of this crate: the three [`Operation`]s, the
+//! Everything that travels between a client and a worker is a type of this crate: the [`Operation`]s, the
 //! [`JobEvent`]s that a job emits and the [`Terminator`] that ends them, the [`JobView`]s and [`ModelCapabilities`]
 //! that a worker reports, and the one form in which an [`ErrorBody`] is told. The crate knows neither tokio nor
 //! tensors and builds for the browser.
@@ -17,7 +17,7 @@
 //!     "prompt": "a red circle on green grass",
 //!     "sampler": "euler_a",
 //! }))?;
-//! assert_eq!(operation.common().sampler, Some(Sampler::EulerA));
+//! assert_eq!(operation.common().and_then(|common| common.sampler), Some(Sampler::EulerA));
 //!
 //! let refused = Operation::from_json(&json!({
 //!     "operation": "image_generation",
@@ -35,28 +35,34 @@ pub mod bounds;
 mod error;
 mod event;
 mod fields;
+mod form;
 mod image_data;
 mod job;
 mod model;
 mod names;
 mod operation;
 mod parse;
+mod registration;
 mod request;
 #[cfg(feature = "schema")]
 mod schema;
+mod upscale;
 mod validate;
 
 pub use error::{ErrorBody, ErrorCode, ErrorDetail, FieldError, InvalidOperation};
 pub use event::{EventImage, JobEvent, NarrationLevel, NotATerminator, Terminator, Timings};
+pub use form::field_of_form;
 pub use image_data::{ImageData, ImageDataError};
 pub use job::{CancelView, ImageView, JobId, JobList, JobProgress, JobState, JobView, Submitted};
-pub use model::{Feature, ModelCapabilities, ModelList, ModelState, ModelView};
+pub use model::{Feature, ModelCapabilities, ModelList, ModelState, ModelView, UpscaleModel};
 pub use names::{
     ImageFormat, OperationKind, Preprocessor, PreviewMethod, Priority, RngKind, Sampler, Schedule,
     TimestepSpacing, UnknownName, Upscaler,
 };
-pub use operation::{Operation, ParsedOperation};
+pub use operation::{JobFields, Operation, ParsedOperation};
+pub use registration::{Heartbeat, HeartbeatAnswer, WorkerInfo, WorkerStatus};
 pub use request::{
     Common, Control, Extend, GuidanceInterval, Hires, ImageGeneration, ImageInpaint, ImageTransform, Lora,
     Output, Preview, Refiner, Tiling,
 };
+pub use upscale::ImageUpscale;

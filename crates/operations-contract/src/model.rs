@@ -43,6 +43,18 @@ pub enum Feature {
     Eta,
 }
 
+/// A network that enlarges pictures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct UpscaleModel {
+    /// Its name in requests.
+    pub name: String,
+    /// By how much it makes sides longer.
+    pub scale: u32,
+    /// Its tiles begin at multiples of so many pixels.
+    pub size_multiple: u32,
+}
+
 /// A model and its limits, as `GET /v1/models` tells them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -90,6 +102,9 @@ pub struct ModelCapabilities {
     /// What a second pass can enlarge with.
     #[serde(default)]
     pub upscalers: Vec<Upscaler>,
+    /// The networks that `image_upscale` can name; empty: none is loaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upscale_models: Vec<UpscaleModel>,
     /// The names by which `control` can ask for a ControlNet; empty: none is loaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub controls: Vec<String>,
@@ -132,6 +147,7 @@ impl ModelCapabilities {
             rngs: vec![RngKind::TorchCpu],
             previews: Vec::new(),
             upscalers: Vec::new(),
+            upscale_models: Vec::new(),
             controls: Vec::new(),
             loras: Vec::new(),
             features: vec![Feature::NegativePrompt],

@@ -104,6 +104,8 @@ names! {
         ImageTransform = "image_transform",
         /// Repaints the white part of a mask.
         ImageInpaint = "image_inpaint",
+        /// Enlarges a picture by a network of its own.
+        ImageUpscale = "image_upscale",
     }
 }
 

@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use crate::error::{FieldError, InvalidOperation};
 use crate::fields::{Faults, Fields, type_name};
-use crate::names::OperationKind;
-use crate::request::{Common, ImageGeneration, ImageInpaint, ImageTransform};
+use crate::names::{OperationKind, Priority};
+use crate::request::{Common, ImageGeneration, ImageInpaint, ImageTransform, Output};
+use crate::upscale::{self, ImageUpscale};
 use crate::{parse, validate};
 
 /// What a job is to do: on the wire, an object with a key `operation` beside the request's own fields.
@@ -19,6 +20,42 @@ pub enum Operation {
     ImageTransform(ImageTransform),
     /// Repaints the white part of a mask.
     ImageInpaint(ImageInpaint),
+    /// Enlarges a picture by a network of its own.
+    ImageUpscale(ImageUpscale),
+}
+
+/// The fields of an operation that say how its job is handled: every operation has them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct JobFields<'a> {
+    /// Which model; absent: the worker's default.
+    pub model: Option<&'a str>,
+    /// The files that come out.
+    pub output: Output,
+    /// Which waiting job goes first.
+    pub priority: Priority,
+    /// Milliseconds from acceptance after which the job is given up; absent: none.
+    pub deadline_ms: Option<u64>,
+    /// Whether the job is cancelled when the last of those who follow it leaves.
+    pub cancel_on_disconnect: bool,
+    /// Echoed, for a router above.
+    pub hive_id: Option<&'a str>,
+    /// Echoed, for a router above.
+    pub worker_id: Option<&'a str>,
+}
+
+impl<'a> JobFields<'a> {
+    fn of(common: &'a Common) -> Self {
+        Self {
+            model: common.model.as_deref(),
+            output: common.output,
+            priority: common.priority,
+            deadline_ms: common.deadline_ms,
+            cancel_on_disconnect: common.cancel_on_disconnect,
+            hive_id: common.hive_id.as_deref(),
+            worker_id: common.worker_id.as_deref(),
+        }
+    }
 }
 
 /// What could be read of a request, and all that is wrong with it.
@@ -66,30 +103,51 @@ impl Operation {
         }
     }
 
-    /// Which of the three it is.
+    /// Which of them it is.
     pub fn kind(&self) -> OperationKind {
         match self {
             Self::ImageGeneration(_) => OperationKind::ImageGeneration,
             Self::ImageTransform(_) => OperationKind::ImageTransform,
             Self::ImageInpaint(_) => OperationKind::ImageInpaint,
+            Self::ImageUpscale(_) => OperationKind::ImageUpscale,
         }
     }
 
-    /// The fields that every operation has.
-    pub fn common(&self) -> &Common {
+    /// The fields that every operation has which draws: `None` for an upscale.
+    pub fn common(&self) -> Option<&Common> {
         match self {
-            Self::ImageGeneration(request) => &request.common,
-            Self::ImageTransform(request) => &request.common,
-            Self::ImageInpaint(request) => &request.common,
+            Self::ImageGeneration(request) => Some(&request.common),
+            Self::ImageTransform(request) => Some(&request.common),
+            Self::ImageInpaint(request) => Some(&request.common),
+            Self::ImageUpscale(_) => None,
         }
     }
 
-    /// The fields that every operation has.
-    pub fn common_mut(&mut self) -> &mut Common {
+    /// The fields that every operation has which draws: `None` for an upscale.
+    pub fn common_mut(&mut self) -> Option<&mut Common> {
         match self {
-            Self::ImageGeneration(request) => &mut request.common,
-            Self::ImageTransform(request) => &mut request.common,
-            Self::ImageInpaint(request) => &mut request.common,
+            Self::ImageGeneration(request) => Some(&mut request.common),
+            Self::ImageTransform(request) => Some(&mut request.common),
+            Self::ImageInpaint(request) => Some(&mut request.common),
+            Self::ImageUpscale(_) => None,
+        }
+    }
+
+    /// The fields that say how the job is handled.
+    pub fn job(&self) -> JobFields<'_> {
+        match self {
+            Self::ImageGeneration(request) => JobFields::of(&request.common),
+            Self::ImageTransform(request) => JobFields::of(&request.common),
+            Self::ImageInpaint(request) => JobFields::of(&request.common),
+            Self::ImageUpscale(request) => JobFields {
+                model: request.model.as_deref(),
+                output: request.output,
+                priority: request.priority,
+                deadline_ms: request.deadline_ms,
+                cancel_on_disconnect: request.cancel_on_disconnect,
+                hive_id: request.hive_id.as_deref(),
+                worker_id: request.worker_id.as_deref(),
+            },
         }
     }
 }
@@ -110,6 +168,7 @@ fn read(value: &Value, faults: &mut Faults) -> Option<Operation> {
         OperationKind::ImageGeneration => Operation::ImageGeneration(parse::generation(&mut fields)),
         OperationKind::ImageTransform => Operation::ImageTransform(parse::transform(&mut fields)),
         OperationKind::ImageInpaint => Operation::ImageInpaint(parse::inpaint(&mut fields)),
+        OperationKind::ImageUpscale => Operation::ImageUpscale(upscale::read(&mut fields)),
     };
     fields.check(|faults| validate::operation(&operation, faults));
     fields.refuse_rest(kind.as_str());

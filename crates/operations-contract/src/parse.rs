@@ -74,6 +74,7 @@ fn common(fields: &mut Fields<'_>) -> Common {
         output: fields.object("output", output).unwrap_or_default(),
         priority: fields.name("priority").unwrap_or(default.priority),
         deadline_ms: fields.u64("deadline_ms", bounds::DEADLINE_MS),
+        cancel_on_disconnect: fields.flag("cancel_on_disconnect").unwrap_or(default.cancel_on_disconnect),
         hive_id: fields.text("hive_id"),
         worker_id: fields.text("worker_id"),
     }
@@ -91,7 +92,7 @@ fn init_image(fields: &mut Fields<'_>) -> ImageData {
     }
 }
 
-fn required_image(fields: &mut Fields<'_>, name: &'static str) -> ImageData {
+pub(crate) fn required_image(fields: &mut Fields<'_>, name: &'static str) -> ImageData {
     if fields.take(name).is_none() {
         fields.missing(name);
     }
@@ -135,7 +136,7 @@ fn control(fields: &mut Fields<'_>) -> Control {
     }
 }
 
-fn tiling(fields: &mut Fields<'_>) -> Tiling {
+pub(crate) fn tiling(fields: &mut Fields<'_>) -> Tiling {
     Tiling { x: fields.flag("x").unwrap_or_default(), y: fields.flag("y").unwrap_or_default() }
 }
 
@@ -162,7 +163,7 @@ fn preview(fields: &mut Fields<'_>) -> Preview {
     }
 }
 
-fn output(fields: &mut Fields<'_>) -> Output {
+pub(crate) fn output(fields: &mut Fields<'_>) -> Output {
     let default = Output::default();
     Output {
         format: fields.name("format").unwrap_or(default.format),

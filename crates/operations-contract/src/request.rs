@@ -1,4 +1,4 @@
-//! The fields of the three operations.
+//! The fields of the operations that draw.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use crate::names::{
     ImageFormat, Preprocessor, PreviewMethod, Priority, RngKind, Sampler, Schedule, TimestepSpacing, Upscaler,
 };
 
-/// The fields that every operation has. `None` means "as the model has it".
+/// The fields that every operation has which draws. `None` means "as the model has it".
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Common {
@@ -95,6 +95,9 @@ pub struct Common {
     /// Milliseconds from acceptance after which the job is given up; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// Whether the job is cancelled when the last of those who follow it leaves, once there was one.
+    #[serde(skip_serializing_if = "is_false")]
+    pub cancel_on_disconnect: bool,
     /// Echoed, for a router above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hive_id: Option<String>,
@@ -136,6 +139,7 @@ impl Default for Common {
             output: Output::default(),
             priority: Priority::Normal,
             deadline_ms: None,
+            cancel_on_disconnect: false,
             hive_id: None,
             worker_id: None,
         }
@@ -146,7 +150,7 @@ impl Default for Common {
 #[derive(Debug, Clone, PartialEq, Serialize, Default)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageGeneration {
-    /// The fields that every operation has.
+    /// The fields that every operation has which draws.
     #[serde(flatten)]
     pub common: Common,
 }
@@ -155,7 +159,7 @@ pub struct ImageGeneration {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageTransform {
-    /// The fields that every operation has.
+    /// The fields that every operation has which draws.
     #[serde(flatten)]
     pub common: Common,
     /// The image to start from.
@@ -174,7 +178,7 @@ impl Default for ImageTransform {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageInpaint {
-    /// The fields that every operation has.
+    /// The fields that every operation has which draws.
     #[serde(flatten)]
     pub common: Common,
     /// The image to start from.

@@ -15,6 +15,7 @@ use crate::operation::Operation;
 use crate::request::{
     Extend, Hires, ImageGeneration, ImageInpaint, ImageTransform, Output, Preview, Refiner, Tiling,
 };
+use crate::upscale::ImageUpscale;
 
 /// What a field allows beyond its type.
 enum Bound {
@@ -56,6 +57,13 @@ const INPAINT: &[(&str, Bound)] = &[
     ("strength", Bound::Number(bounds::STRENGTH)),
     ("mask_blur", Bound::Whole(bounds::MASK_BLUR)),
     ("padding_mask_crop", Bound::Whole(bounds::PADDING_MASK_CROP)),
+];
+
+/// `margin` is a quarter of `tile` at most, which a schema cannot say.
+const UPSCALE: &[(&str, Bound)] = &[
+    ("scale", Bound::Number(bounds::UPSCALE_SCALE)),
+    ("tile", Bound::Whole(bounds::UPSCALE_TILE)),
+    ("margin", Bound::Whole(bounds::UPSCALE_MARGIN)),
 ];
 
 pub(crate) fn guidance_interval(schema: &mut Schema) {
@@ -136,6 +144,7 @@ impl JsonSchema for Operation {
                 TRANSFORM,
             )),
             with_alias(variant::<ImageInpaint>(generator, OperationKind::ImageInpaint, &["prompt"], INPAINT)),
+            variant::<ImageUpscale>(generator, OperationKind::ImageUpscale, &["image"], UPSCALE),
         ];
         json_schema!({
             "oneOf": kinds,
@@ -155,7 +164,7 @@ fn variant<T: JsonSchema + Serialize + Default>(
     let mut default = told(&T::default());
     if let Some(default) = default.as_object_mut() {
         // They stand in no request: they are required, or absent.
-        default.retain(|name, _| !matches!(name.as_str(), "prompt" | "init_image" | "mask_image"));
+        default.retain(|name, _| !matches!(name.as_str(), "prompt" | "init_image" | "mask_image" | "image"));
     }
     close(&mut schema, required, &[COMMON, own], &default);
     let object = schema.ensure_object();

@@ -6,13 +6,18 @@ use crate::bounds;
 use crate::error::FieldError;
 use crate::fields::Faults;
 use crate::image_data::ImageData;
-use crate::operation::Operation;
+use crate::operation::{JobFields, Operation};
 use crate::request::{Common, Control, Extend, GuidanceInterval, ImageInpaint, Lora};
+use crate::upscale;
 
 pub(crate) fn operation(operation: &Operation, faults: &mut Faults) {
-    common(operation.common(), faults);
+    if let Some(drawing) = operation.common() {
+        common(drawing, faults);
+    }
+    job(&operation.job(), faults);
     match operation {
         Operation::ImageGeneration(_) => {}
+        Operation::ImageUpscale(request) => upscale::check(request, faults),
         Operation::ImageTransform(request) => {
             image("init_image", &request.init_image, faults);
             faults.number("strength", request.strength, bounds::STRENGTH);
@@ -36,13 +41,6 @@ fn common(common: &Common, faults: &mut Faults) {
     for (field, text) in [("prompt_2", &common.prompt_2), ("negative_prompt_2", &common.negative_prompt_2)] {
         if let Some(text) = text {
             faults.text(field, text, bounds::MAX_PROMPT_CHARS);
-        }
-    }
-    for (field, value) in
-        [("model", &common.model), ("hive_id", &common.hive_id), ("worker_id", &common.worker_id)]
-    {
-        if let Some(value) = value {
-            name(field, value, faults);
         }
     }
     let optional = [
@@ -96,8 +94,17 @@ fn common(common: &Common, faults: &mut Faults) {
         faults.whole("preview.every", preview.every.into(), bounds::PREVIEW_EVERY);
         faults.whole("preview.max_side", preview.max_side.into(), bounds::PREVIEW_MAX_SIDE);
     }
-    faults.whole("output.quality", common.output.quality.into(), bounds::QUALITY);
-    if let Some(deadline) = common.deadline_ms {
+}
+
+/// What every operation has.
+fn job(job: &JobFields<'_>, faults: &mut Faults) {
+    for (field, value) in [("model", job.model), ("hive_id", job.hive_id), ("worker_id", job.worker_id)] {
+        if let Some(value) = value {
+            name(field, value, faults);
+        }
+    }
+    faults.whole("output.quality", job.output.quality.into(), bounds::QUALITY);
+    if let Some(deadline) = job.deadline_ms {
         faults.whole("deadline_ms", deadline, bounds::DEADLINE_MS);
     }
 }
@@ -168,7 +175,7 @@ fn name(field: &str, value: &str, faults: &mut Faults) {
     faults.text(field, value, bounds::MAX_NAME_CHARS);
 }
 
-fn image(field: &str, image: &ImageData, faults: &mut Faults) {
+pub(crate) fn image(field: &str, image: &ImageData, faults: &mut Faults) {
     if image.is_empty() {
         faults.push(FieldError::new(field, "is empty"));
     }

@@ -58,6 +58,17 @@ struct Posted {
 #[derive(Debug, Clone)]
 pub struct ModelBoard(watch::Sender<Posted>);
 
+/// The moments at which something on a board changes.
+#[derive(Debug)]
+pub struct BoardChanges(watch::Receiver<Posted>);
+
+impl BoardChanges {
+    /// Waits for the next change; false when the board is gone. Changes that come close together may be told as one.
+    pub async fn next(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+}
+
 impl Default for ModelBoard {
     fn default() -> Self {
         Self::new()
@@ -91,6 +102,11 @@ impl ModelBoard {
     /// The model that requests call so.
     pub fn find(&self, name: &str) -> Option<ModelEntry> {
         self.0.borrow().models.iter().find(|model| model.capabilities.answers_to(name)).cloned()
+    }
+
+    /// Tells that something on it has changed, from now on.
+    pub fn changes(&self) -> BoardChanges {
+        BoardChanges(self.0.subscribe())
     }
 
     /// Posts that the worker cannot serve, for [`JobRouter`](crate::JobRouter) and readiness to tell.

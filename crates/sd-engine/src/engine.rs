@@ -9,6 +9,7 @@ use crate::board::{ModelBoard, ModelStatus};
 use crate::engine_loop::EngineLoop;
 use crate::generator::Generator;
 use crate::loader::{ModelLoader, ModelRules, Only};
+use crate::previews::PreviewThread;
 use crate::queue::RequestReceiver;
 use crate::shelf::Shelf;
 use crate::waiting::Policy;
@@ -66,15 +67,17 @@ impl<L: ModelLoader> GenerationEngine<L> {
     /// Starts the thread. It ends when the router is shut down, when the last sender of the queue is gone, or when the
     /// default model cannot be loaded.
     pub fn start(self) -> std::io::Result<EngineHandle> {
-        let thread = thread::Builder::new().name("sd-engine".into()).spawn(move || self.run())?;
+        let previews = PreviewThread::start()?;
+        let thread = thread::Builder::new().name("sd-engine".into()).spawn(move || self.run(previews))?;
         Ok(EngineHandle { thread })
     }
 
-    fn run(self) {
+    fn run(self, previews: PreviewThread) {
         let Self { loader, receiver, models, policy, rules } = self;
         // However the thread ends, nobody shall believe that it still serves.
         let _posted = PostStopped(&models);
-        let mut engine = EngineLoop::new(Shelf::new(loader, rules, models.clone()), receiver, policy);
+        let mut engine =
+            EngineLoop::new(Shelf::new(loader, rules, models.clone()), receiver, policy, previews);
         match engine.prepare() {
             Ok(model) => {
                 models.post(ModelStatus::Ready(Arc::new(model)));

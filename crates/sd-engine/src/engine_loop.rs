@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use operations_contract::{ErrorCode, JobEvent, ModelCapabilities, NarrationLevel};
@@ -11,6 +12,7 @@ use crate::generator::{ActiveGeneration, Generator, GeneratorError, StepReport, 
 use crate::job::millis;
 use crate::loader::ModelLoader;
 use crate::metrics;
+use crate::previews::PreviewThread;
 use crate::queue::{JobRequest, Message, RequestReceiver, Swap, Waited};
 use crate::running::{Running, Ticket};
 use crate::shelf::Shelf;
@@ -29,13 +31,19 @@ pub(crate) struct EngineLoop<L: ModelLoader> {
     running: Vec<Running<Active<L>>>,
     /// Models that somebody wants loaded or unloaded.
     swaps: VecDeque<Swap>,
+    previews: PreviewThread,
     stopping: bool,
 }
 
 impl<L: ModelLoader> EngineLoop<L> {
-    pub(crate) fn new(shelf: Shelf<L>, receiver: RequestReceiver, policy: Policy) -> Self {
+    pub(crate) fn new(
+        shelf: Shelf<L>,
+        receiver: RequestReceiver,
+        policy: Policy,
+        previews: PreviewThread,
+    ) -> Self {
         let (waiting, running, swaps) = (Waiting::new(policy), Vec::new(), VecDeque::new());
-        Self { shelf, receiver, waiting, running, swaps, stopping: false }
+        Self { shelf, receiver, waiting, running, swaps, previews, stopping: false }
     }
 
     /// Loads the default model and lets it take a step; gives what it can do.
@@ -192,14 +200,7 @@ impl<L: ModelLoader> EngineLoop<L> {
         let JobRequest { task, work, output, described, caller, accepted, deadline, .. } = request;
         let (cancellation, sink, place) = (request.cancellation, request.sink, request.place);
         drop(place);
-        let started = JobEvent::Started {
-            model: task.model.clone(),
-            seed: task.seed,
-            width: task.width,
-            height: task.height,
-            steps: task.steps,
-        };
-        if !sink.start(started) {
+        if !sink.start(task.started()) {
             return None;
         }
         let left = work.units;
@@ -209,15 +210,16 @@ impl<L: ModelLoader> EngineLoop<L> {
             cancellation,
             deadline,
             output,
-            preview: task.preview,
+            preview: task.preview(),
             described,
-            seed: task.seed,
+            seed: task.seed(),
             queued_ms: millis(accepted.elapsed()),
             started: Instant::now(),
-            sink,
+            sink: Arc::new(sink),
+            previews: self.previews.handle(),
         };
         let generator = self.shelf.loaded(index)?;
-        match guarded(|| generator.begin(task)) {
+        match guarded(|| task.begin(generator)) {
             Ok(Ok(generation)) => Some(Running { generation, ticket, left, rest: begun.elapsed() }),
             Ok(Err(error)) => {
                 ticket.fail(&error);

@@ -3,7 +3,7 @@
 use operations_contract::{ErrorCode, ModelCapabilities};
 
 use crate::picture::Picture;
-use crate::task::GenerationTask;
+use crate::task::{GenerationTask, UpscaleTask};
 use crate::work::Shape;
 
 /// A loaded model, moved to the engine's thread and used there alone.
@@ -23,12 +23,19 @@ pub trait Generator: Send + 'static {
     /// Encodes the prompts, prepares noise and conditioning.
     fn begin(&mut self, task: GenerationTask) -> Result<Self::Active, GeneratorError>;
 
+    /// Begins to enlarge a picture; a step is a tile. Called where the capabilities list
+    /// [`ImageUpscale`](operations_contract::OperationKind::ImageUpscale).
+    fn upscale(&mut self, task: UpscaleTask) -> Result<Self::Active, GeneratorError> {
+        Err(GeneratorError::Unsupported(format!("there is no upscaler `{}`", task.model)))
+    }
+
     /// How many generations are advanced together: asked once, when the model is loaded.
     fn max_active(&self) -> usize {
         1
     }
 
-    /// Whether the device's memory suffices to advance generations of these shapes together.
+    /// Whether generations of these shapes can be advanced together, and whether it pays: the device's memory suffices for
+    /// them.
     fn has_room(&self, shapes: &[Shape]) -> bool {
         let _ = shapes;
         true
@@ -52,8 +59,34 @@ pub trait ActiveGeneration {
     fn finish(self) -> Result<GeneratedImages, GeneratorError>;
 }
 
+/// A picture on the way. What is left to do for it is done beside the engine's thread, so that the next step does not wait.
+pub struct PreviewPicture(Box<dyn FnOnce() -> Result<Picture, GeneratorError> + Send>);
+
+impl PreviewPicture {
+    /// A picture that `make` gives.
+    pub fn later(make: impl FnOnce() -> Result<Picture, GeneratorError> + Send + 'static) -> Self {
+        Self(Box::new(make))
+    }
+
+    pub(crate) fn make(self) -> Result<Picture, GeneratorError> {
+        (self.0)()
+    }
+}
+
+impl From<Picture> for PreviewPicture {
+    fn from(picture: Picture) -> Self {
+        Self::later(|| Ok(picture))
+    }
+}
+
+impl std::fmt::Debug for PreviewPicture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PreviewPicture")
+    }
+}
+
 /// A step is done.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct StepReport {
     /// Steps done.
@@ -61,7 +94,7 @@ pub struct StepReport {
     /// Steps to do in all: less than the task's where a strength shortens the run.
     pub total_steps: u32,
     /// A picture on the way, where the task asks for one after this step. The engine scales it down.
-    pub preview: Option<Picture>,
+    pub preview: Option<PreviewPicture>,
     /// What a client should know, such as a step that was repeated in f32.
     pub warnings: Vec<String>,
 }

@@ -10,6 +10,8 @@ use operations_contract::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::activity::Present;
+use crate::listeners::{Listeners, Listening};
 use crate::metrics;
 use crate::registry::JobRegistry;
 
@@ -19,6 +21,7 @@ pub(crate) struct Job {
     pub(crate) id: JobId,
     pub(crate) priority: Priority,
     pub(crate) cancellation: CancellationToken,
+    pub(crate) listeners: Listeners,
     record: Mutex<Record>,
     /// How many events there are, or one more when there will be no others.
     told: watch::Sender<usize>,
@@ -55,6 +58,7 @@ impl Job {
             id: view.job_id.clone(),
             priority,
             cancellation: CancellationToken::new(),
+            listeners: Listeners::default(),
             record: Mutex::new(Record { view, events: Vec::new(), started: None, finished: None }),
             told: watch::Sender::new(0),
         }
@@ -117,7 +121,7 @@ impl Job {
     }
 
     /// The one place where a job ends; false if it has already.
-    fn end(&self, outcome: Outcome) -> bool {
+    pub(crate) fn end(&self, outcome: Outcome) -> bool {
         let mut record = self.record();
         if record.view.state.is_terminal() {
             return false;
@@ -177,11 +181,13 @@ impl Job {
 pub(crate) struct JobSink {
     job: Arc<Job>,
     registry: JobRegistry,
+    _present: Present,
 }
 
 impl JobSink {
     pub(crate) fn new(job: Arc<Job>, registry: JobRegistry) -> Self {
-        Self { job, registry }
+        let _present = registry.activity().enter();
+        Self { job, registry, _present }
     }
 
     pub(crate) fn id(&self) -> &JobId {
@@ -240,12 +246,16 @@ pub struct JobUpdates {
     told: watch::Receiver<usize>,
     next: usize,
     ended: bool,
+    /// Counts as long as this lives.
+    _listening: Listening,
 }
 
 impl JobUpdates {
-    pub(crate) fn new(job: Arc<Job>, after: u64) -> Self {
+    pub(crate) fn new(listening: Listening, after: u64) -> Self {
+        let job = listening.job();
         let told = job.told.subscribe();
-        Self { job, told, next: usize::try_from(after).unwrap_or(usize::MAX), ended: false }
+        let next = usize::try_from(after).unwrap_or(usize::MAX);
+        Self { job, told, next, ended: false, _listening: listening }
     }
 
     /// Waits for the next update; `None` after the end. Dropping the future loses nothing. It needs no particular

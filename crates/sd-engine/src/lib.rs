@@ -63,6 +63,7 @@
 //! # Ok(()) }
 //! ```
 
+mod activity;
 mod board;
 mod canvas;
 mod encode;
@@ -71,12 +72,15 @@ mod engine_loop;
 mod generator;
 mod images;
 mod job;
+mod listeners;
 mod load;
 mod loader;
+mod log;
 mod metadata;
 mod metrics;
 mod picture;
 mod pipeline_generator;
+mod previews;
 mod prompts;
 mod queue;
 mod registry;
@@ -86,15 +90,18 @@ mod running;
 mod shelf;
 mod submit;
 mod task;
+mod upscale;
+mod upscale_generator;
 mod waiting;
 mod warm_up;
 mod work;
 
-pub use board::{ModelBoard, ModelEntry, ModelStatus};
+pub use board::{BoardChanges, ModelBoard, ModelEntry, ModelStatus};
 pub use encode::{EncodeError, encode_image};
 pub use engine::{EngineHandle, EngineStopped, GenerationEngine};
 pub use generator::{
-    ActiveGeneration, GeneratedImages, GenerationTimings, Generator, GeneratorError, StepReport, StepResult,
+    ActiveGeneration, GeneratedImages, GenerationTimings, Generator, GeneratorError, PreviewPicture,
+    StepReport, StepResult,
 };
 pub use images::read_picture;
 pub use job::{JobUpdate, JobUpdates, StoredImage};
@@ -102,11 +109,14 @@ pub use loader::{ModelLoader, ModelMemory, ModelOffer, ModelRules, Only};
 pub use metadata::{FileTexts, JSON_KEY, PARAMETERS_KEY, Parameters, Reconstructed, read_texts};
 pub use metrics::{METRICS, Metric, MetricKind};
 pub use picture::{Mask, Picture, WrongPixelCount};
-pub use pipeline_generator::{ActivePipeline, PipelineGenerator, PipelineNames, pipeline_capabilities};
+pub use pipeline_generator::{
+    ActiveJob, ActivePipeline, PipelineGenerator, PipelineNames, pipeline_capabilities,
+};
 pub use queue::{RequestQueue, RequestReceiver};
 pub use registry::{JobRegistry, Retention};
 pub use router::{CancelError, JobRouter};
 pub use submit::{Accepted, SubmitError, SubmitOptions};
-pub use task::{ControlTask, GenerationTask, Source};
+pub use task::{ControlTask, GenerationTask, Source, UpscaleTask};
+pub use upscale_generator::{ActiveUpscale, UpscaleGenerator};
 pub use waiting::Policy;
 pub use work::Shape;

@@ -4,9 +4,10 @@ pub(crate) mod exif;
 mod parameters;
 mod read;
 
-use operations_contract::{Operation, Sampler, Schedule, Tiling};
+use operations_contract::{Common, Operation, Sampler, Schedule, Tiling};
 
 use crate::prompts::{self, Resolved};
+use crate::running::Described;
 
 pub use parameters::{Parameters, Reconstructed};
 pub use read::{FileTexts, read_texts};
@@ -17,21 +18,39 @@ pub const PARAMETERS_KEY: &str = "parameters";
 pub const JSON_KEY: &str = "sd-worker";
 
 /// What of a request changes no pixel: it is the client's business and no part of the picture.
-const NOT_OF_THE_PICTURE: [&str; 5] = ["preview", "priority", "deadline_ms", "hive_id", "worker_id"];
+const NOT_OF_THE_PICTURE: [&str; 6] =
+    ["preview", "priority", "deadline_ms", "cancel_on_disconnect", "hive_id", "worker_id"];
 
-/// The texts of one image. `operation` has every value filled in; `seed` is the image's own; `circumstances` tell what
-/// else the picture depends on.
+/// The texts of one image. `seed` is the image's own; `circumstances` tell what else the picture depends on.
 pub(crate) fn texts(
-    operation: &Operation,
-    parameters: &serde_json::Value,
+    described: &Described,
     seed: u64,
     circumstances: &[(&'static str, String)],
-) -> [(&'static str, String); 2] {
-    let resolved = prompts::resolved(operation.common(), seed);
-    [
-        (PARAMETERS_KEY, parameters_line(operation, &resolved, seed, circumstances)),
+) -> Vec<(&'static str, String)> {
+    let Described { operation, parameters, told } = described;
+    let Some(common) = operation.common() else {
+        return enlarged(told.as_deref(), parameters, circumstances);
+    };
+    let resolved = prompts::resolved(common, seed);
+    vec![
+        (PARAMETERS_KEY, parameters_line(operation, common, &resolved, seed, circumstances)),
         (JSON_KEY, request(parameters, &resolved, seed).to_string()),
     ]
+}
+
+/// The texts of a picture that was enlarged: what its file `told` of its making, with what was done since, and the request.
+fn enlarged(
+    told: Option<&str>,
+    parameters: &serde_json::Value,
+    circumstances: &[(&'static str, String)],
+) -> Vec<(&'static str, String)> {
+    let mut request = parameters.clone();
+    leave_out_what_changes_no_pixel(&mut request);
+    let continued = told.map(|told| {
+        let add = |text: String, (key, value): &(&str, String)| format!("{text}, {key}: {value}");
+        (PARAMETERS_KEY, circumstances.iter().fold(told.to_owned(), add))
+    });
+    continued.into_iter().chain([(JSON_KEY, request.to_string())]).collect()
 }
 
 /// Image k of a batch is the image that its own seed gives alone: that request is told, with its wildcards chosen.
@@ -42,19 +61,23 @@ fn request(parameters: &serde_json::Value, resolved: &Resolved, seed: u64) -> se
     for (field, text) in resolved.fields() {
         request[field] = text.into();
     }
+    leave_out_what_changes_no_pixel(&mut request);
+    request
+}
+
+fn leave_out_what_changes_no_pixel(request: &mut serde_json::Value) {
     if let Some(fields) = request.as_object_mut() {
         fields.retain(|field, _| !NOT_OF_THE_PICTURE.contains(&field.as_str()));
     }
-    request
 }
 
 fn parameters_line(
     operation: &Operation,
+    common: &Common,
     resolved: &Resolved,
     seed: u64,
     circumstances: &[(&'static str, String)],
 ) -> String {
-    let common = operation.common();
     let mut text = resolved.prompt.clone();
     if !resolved.negative_prompt.is_empty() {
         text += &format!("\nNegative prompt: {}", resolved.negative_prompt);
@@ -100,7 +123,7 @@ fn tiling_label(tiling: Tiling) -> Option<&'static str> {
 
 fn strength(operation: &Operation) -> Option<f64> {
     match operation {
-        Operation::ImageGeneration(_) => None,
+        Operation::ImageGeneration(_) | Operation::ImageUpscale(_) => None,
         Operation::ImageTransform(request) => Some(request.strength),
         Operation::ImageInpaint(request) => Some(request.strength),
     }

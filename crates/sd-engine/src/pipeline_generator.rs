@@ -11,18 +11,22 @@ use sd_inference::rng::NoiseKind;
 use sd_inference::schedulers;
 use sd_inference::{
     AppliedLora, Control, ControlNet, Generation, GenerationRequest, GuidanceInterval, InitImage, InitMask,
-    Lora, Pipeline, PipelineInfo, Seamless, Step,
+    Lora, PendingPreview, Pipeline, PipelineInfo, Seamless, Step,
 };
 
 use crate::generator::{
-    ActiveGeneration, GeneratedImages, GenerationTimings, Generator, GeneratorError, StepReport, StepResult,
+    ActiveGeneration, GeneratedImages, GenerationTimings, Generator, GeneratorError, PreviewPicture,
+    StepReport, StepResult,
 };
 use crate::picture::{Mask, Picture};
-use crate::task::{ControlTask, GenerationTask, Source};
+use crate::task::{ControlTask, GenerationTask, Source, UpscaleTask};
+use crate::upscale_generator::{ActiveUpscale, described};
 use crate::work::Shape;
 
 /// What the files' metadata call the side of the tiles that the VAE decoded, in pixels.
 const VAE_TILING: &str = "VAE tiling";
+/// What A1111 calls it when another than the model's VAE decoded.
+const VAE_DECODER: &str = "VAE Decoder";
 
 /// Runs jobs on a loaded [`Pipeline`].
 pub struct PipelineGenerator {
@@ -33,6 +37,8 @@ pub struct PipelineGenerator {
     controlnets: Vec<(String, ControlNet)>,
     loras: BTreeMap<String, Lora>,
     max_batch: usize,
+    /// The pixels of the largest picture that shares a forward pass.
+    max_batch_pixels: u64,
 }
 
 /// What requests call a pipeline and what belongs to it.
@@ -54,11 +60,8 @@ pub fn pipeline_capabilities(info: &PipelineInfo, names: PipelineNames) -> Model
     let base = ModelCapabilities::text_to_image(id, info.family);
     ModelCapabilities {
         aliases,
-        operations: match (info.inpainting, info.refines) {
-            (true, _) => vec![OperationKind::ImageInpaint],
-            (false, true) => vec![OperationKind::ImageTransform, OperationKind::ImageInpaint],
-            (false, false) => OperationKind::ALL.to_vec(),
-        },
+        operations: OperationKind::ALL.iter().copied().filter(|kind| can(info, *kind)).collect(),
+        upscale_models: info.upscaler.iter().map(described).collect(),
         default_width: info.default_width as u32,
         default_height: info.default_height as u32,
         // Below the native size of small models nothing is refused that the VAE can hold.
@@ -79,10 +82,14 @@ pub fn pipeline_capabilities(info: &PipelineInfo, names: PipelineNames) -> Model
         .into_iter()
         .filter_map(|(method, works)| works.then_some(method))
         .collect(),
-        upscalers: [(Upscaler::Latent, true), (Upscaler::Lanczos, true), (Upscaler::Network, info.upscaler)]
-            .into_iter()
-            .filter_map(|(upscaler, there)| there.then_some(upscaler))
-            .collect(),
+        upscalers: [
+            (Upscaler::Latent, true),
+            (Upscaler::Lanczos, info.encodes),
+            (Upscaler::Network, info.encodes && info.upscaler.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(upscaler, there)| there.then_some(upscaler))
+        .collect(),
         rngs: vec![RngKind::TorchCpu, RngKind::Philox],
         features: [
             Feature::NegativePrompt,
@@ -112,6 +119,16 @@ pub fn pipeline_capabilities(info: &PipelineInfo, names: PipelineNames) -> Model
     }
 }
 
+/// What kind of picture a model draws from what; a tiny autoencoder without an encoder begins with none.
+fn can(info: &PipelineInfo, kind: OperationKind) -> bool {
+    match kind {
+        OperationKind::ImageGeneration => !info.inpainting && !info.refines,
+        OperationKind::ImageTransform => !info.inpainting && info.encodes,
+        OperationKind::ImageUpscale => info.upscaler.is_some(),
+        _ => info.encodes,
+    }
+}
+
 impl PipelineGenerator {
     /// A generator that requests call `id` or one of `aliases`.
     pub fn new(pipeline: Pipeline, id: impl Into<String>, aliases: Vec<String>) -> Self {
@@ -122,6 +139,7 @@ impl PipelineGenerator {
             controlnets: Vec::new(),
             loras: BTreeMap::new(),
             max_batch: 1,
+            max_batch_pixels: u64::MAX,
         }
     }
 
@@ -143,6 +161,12 @@ impl PipelineGenerator {
         Self { max_batch, ..self }
     }
 
+    /// That does so only for pictures of up to so many pixels; by default for all.
+    #[must_use]
+    pub fn with_max_batch_pixels(self, max_batch_pixels: u64) -> Self {
+        Self { max_batch_pixels, ..self }
+    }
+
     fn control(&self, task: ControlTask) -> Result<Control, GeneratorError> {
         let ControlTask { kind, image, strength, start, end } = task;
         let net = self.controlnets.iter().find(|(name, _)| *name == kind).map(|(_, net)| net.clone());
@@ -161,7 +185,7 @@ impl PipelineGenerator {
 }
 
 impl Generator for PipelineGenerator {
-    type Active = ActivePipeline;
+    type Active = ActiveJob;
 
     fn capabilities(&self) -> ModelCapabilities {
         let names = PipelineNames {
@@ -180,10 +204,12 @@ impl Generator for PipelineGenerator {
     fn has_room(&self, shapes: &[Shape]) -> bool {
         let Some(first) = shapes.first() else { return true };
         let pictures = shapes.iter().map(|shape| shape.images as usize).sum();
-        self.pipeline.has_room(first.width as usize, first.height as usize, pictures)
+        let pixels = u64::from(first.width) * u64::from(first.height);
+        let pays = pixels <= self.max_batch_pixels;
+        pays && self.pipeline.has_room(first.width as usize, first.height as usize, pictures)
     }
 
-    fn begin(&mut self, task: GenerationTask) -> Result<ActivePipeline, GeneratorError> {
+    fn begin(&mut self, task: GenerationTask) -> Result<ActiveJob, GeneratorError> {
         let init = match task.source {
             Source::Noise => None,
             Source::Image { image, strength } => {
@@ -241,14 +267,63 @@ impl Generator for PipelineGenerator {
         };
         let generation = self.pipeline.begin(&request).map_err(failure)?;
         let notes = generation.notes().to_vec();
-        Ok(ActivePipeline { generation, notes, preview: task.preview })
+        let tiny_vae = info.tiny_vae;
+        Ok(ActiveJob::Drawing(Box::new(ActivePipeline {
+            generation,
+            notes,
+            preview: task.preview,
+            tiny_vae,
+        })))
     }
 
-    fn advance(&mut self, active: &mut [&mut ActivePipeline]) -> Vec<StepResult> {
-        let mut generations: Vec<&mut Generation> =
-            active.iter_mut().map(|active| &mut active.generation).collect();
-        let steps = sd_inference::advance(&mut generations);
-        active.iter_mut().zip(steps).map(|(active, step)| active.report(step)).collect()
+    fn upscale(&mut self, task: UpscaleTask) -> Result<ActiveJob, GeneratorError> {
+        let begin = |image: &RgbImage, options: &sd_inference::UpscaleOptions| {
+            self.pipeline.begin_upscale(image, options)
+        };
+        Ok(ActiveJob::Enlarging(Box::new(ActiveUpscale::begin(task, begin)?)))
+    }
+
+    fn advance(&mut self, active: &mut [&mut ActiveJob]) -> Vec<StepResult> {
+        let mut generations: Vec<&mut Generation> = active
+            .iter_mut()
+            .filter_map(|job| match &mut **job {
+                ActiveJob::Drawing(drawing) => Some(&mut drawing.generation),
+                ActiveJob::Enlarging(_) => None,
+            })
+            .collect();
+        let mut steps = sd_inference::advance(&mut generations).into_iter();
+        let report = |job: &mut &mut ActiveJob| match &mut **job {
+            ActiveJob::Drawing(drawing) => match steps.next() {
+                Some(step) => drawing.report(step),
+                None => Err(GeneratorError::failed("a generation was not advanced")),
+            },
+            ActiveJob::Enlarging(upscale) => upscale.step(),
+        };
+        active.iter_mut().map(report).collect()
+    }
+}
+
+/// What a pipeline is at work on.
+pub enum ActiveJob {
+    /// A picture is drawn.
+    Drawing(Box<ActivePipeline>),
+    /// A picture is enlarged.
+    Enlarging(Box<ActiveUpscale>),
+}
+
+impl ActiveGeneration for ActiveJob {
+    fn step(&mut self) -> StepResult {
+        match self {
+            Self::Drawing(drawing) => drawing.step(),
+            Self::Enlarging(upscale) => upscale.step(),
+        }
+    }
+
+    fn finish(self) -> Result<GeneratedImages, GeneratorError> {
+        match self {
+            Self::Drawing(drawing) => drawing.finish(),
+            Self::Enlarging(upscale) => upscale.finish(),
+        }
     }
 }
 
@@ -257,21 +332,25 @@ pub struct ActivePipeline {
     generation: Generation,
     notes: Vec<String>,
     preview: Option<Preview>,
+    tiny_vae: bool,
 }
 
 impl ActivePipeline {
-    fn preview(&self, method: PreviewMethod) -> Result<Option<Picture>, GeneratorError> {
+    fn preview(&self, method: PreviewMethod) -> Result<Option<PreviewPicture>, GeneratorError> {
         let method = match method {
             PreviewMethod::Vae => sd_inference::PreviewMethod::Vae,
             PreviewMethod::Taesd => sd_inference::PreviewMethod::Taesd,
             _ => sd_inference::PreviewMethod::LatentRgb,
         };
-        let image = self.generation.preview(method).map_err(failure)?;
-        let picture = |image: RgbImage| {
-            let (width, height) = image.dimensions();
-            Picture::from_rgb(width, height, image.into_raw()).map_err(GeneratorError::failed)
+        let pending = self.generation.pending_preview(method).map_err(failure)?;
+        let later = |pending: PendingPreview| {
+            PreviewPicture::later(move || {
+                let image = pending.picture();
+                let (width, height) = image.dimensions();
+                Picture::from_rgb(width, height, image.into_raw()).map_err(GeneratorError::failed)
+            })
         };
-        image.map(picture).transpose()
+        Ok(pending.map(later))
     }
 }
 
@@ -316,11 +395,12 @@ impl ActiveGeneration for ActivePipeline {
             decode_ms: finished.timings.decode.as_millis() as u64,
         };
         images.circumstances.extend(finished.vae_tile.map(|side| (VAE_TILING, side.to_string())));
+        images.circumstances.extend(self.tiny_vae.then(|| (VAE_DECODER, "TAESD".to_owned())));
         Ok(images)
     }
 }
 
-fn own_picture(picture: Picture) -> Result<RgbImage, GeneratorError> {
+pub(crate) fn own_picture(picture: Picture) -> Result<RgbImage, GeneratorError> {
     let (width, height) = (picture.width(), picture.height());
     RgbImage::from_raw(width, height, picture.into_rgb())
         .ok_or_else(|| GeneratorError::failed("a picture's bytes do not fit its size"))
@@ -355,7 +435,7 @@ fn own<A: ToString, B: FromStr + PartialEq>(
     }
 }
 
-fn failure(error: sd_inference::Error) -> GeneratorError {
+pub(crate) fn failure(error: sd_inference::Error) -> GeneratorError {
     error.into()
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::job::JobSink;
 use crate::load::Load;
 use crate::running::Described;
-use crate::task::GenerationTask;
+use crate::task::Task;
 use crate::work::Work;
 
 /// The sending end. It is cheap to clone, has no lock, and does not own the receiving end.
@@ -60,7 +60,7 @@ pub(crate) enum Waited {
 /// Everything that the execution of a job needs.
 #[derive(Debug)]
 pub(crate) struct JobRequest {
-    pub(crate) task: GenerationTask,
+    pub(crate) task: Task,
     /// What the task asks of the engine.
     pub(crate) work: Work,
     pub(crate) output: Output,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use operations_contract::{JobEvent, JobState, JobView, Priority};
 
+use crate::activity::Activity;
 use crate::job::Job;
 
 /// How long jobs that are over are remembered: until the first of these bounds is reached. The job that ended last is
@@ -32,6 +33,7 @@ pub struct JobRegistry(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     retention: Retention,
+    activity: Activity,
     state: Mutex<State>,
 }
 
@@ -44,12 +46,17 @@ struct State {
 impl JobRegistry {
     /// A registry without jobs.
     pub fn new(retention: Retention) -> Self {
-        Self(Arc::new(Inner { retention, state: Mutex::default() }))
+        Self(Arc::new(Inner { retention, activity: Activity::default(), state: Mutex::default() }))
     }
 
     /// Nothing panics while it holds the state, and if something did, the state would still be whole.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many jobs the engine has.
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.0.activity
     }
 
     /// Takes a new job in and tells it its position.

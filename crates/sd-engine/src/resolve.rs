@@ -9,7 +9,8 @@ use crate::canvas::{self, Canvas};
 use crate::images;
 use crate::picture::{Mask, Picture};
 use crate::prompts;
-use crate::task::{ControlTask, GenerationTask, Source};
+use crate::task::{ControlTask, GenerationTask, Source, Task};
+use crate::upscale;
 
 /// What the model has against an operation.
 #[derive(Debug, Default)]
@@ -23,19 +24,21 @@ pub(crate) struct Objections {
 /// Everything that is decided about an accepted operation.
 #[derive(Debug)]
 pub(crate) struct Resolved {
-    pub(crate) task: GenerationTask,
+    pub(crate) task: Task,
     /// The operation with every value filled in, without its images.
     pub(crate) operation: Operation,
     /// The same as JSON; images are told by their size.
     pub(crate) parameters: Value,
     /// What the client should know.
     pub(crate) notes: Vec<String>,
+    /// What the file of a picture that is enlarged tells of its making.
+    pub(crate) told: Option<String>,
 }
 
 /// Holds an operation against the model, without looking into its images.
 pub(crate) fn objections(operation: &Operation, model: &ModelCapabilities) -> Objections {
+    let Some(common) = operation.common() else { return upscale::objections(operation, model) };
     let mut objections = Objections::default();
-    let common = operation.common();
     for (field, side) in [("width", common.width), ("height", common.height)] {
         let Some(side) = side else { continue };
         let limit = format!("{}..={}", model.min_side, model.max_side);
@@ -148,7 +151,7 @@ fn unknown_loras<'a>(
     })
 }
 
-fn named<T: Copy + PartialEq + std::fmt::Display>(
+pub(crate) fn named<T: Copy + PartialEq + std::fmt::Display>(
     unsupported: &mut Vec<FieldError>,
     model: &ModelCapabilities,
     field: &str,
@@ -172,7 +175,13 @@ pub(crate) fn resolve(
 ) -> Result<Resolved, Vec<FieldError>> {
     let mut inputs = Inputs::default();
     let source = inputs.source(&mut operation, model);
-    let control = inputs.control(operation.common_mut());
+    let common = match &mut operation {
+        Operation::ImageGeneration(request) => &mut request.common,
+        Operation::ImageTransform(request) => &mut request.common,
+        Operation::ImageInpaint(request) => &mut request.common,
+        Operation::ImageUpscale(request) => return upscale::resolve(std::mem::take(request), model),
+    };
+    let control = inputs.control(common);
     if !inputs.faults.is_empty() {
         return Err(inputs.faults);
     }
@@ -184,10 +193,9 @@ pub(crate) fn resolve(
             (model.default_width, model.default_height)
         }
         Source::Image { image, .. } | Source::Inpaint { image, .. } => {
-            fitting_size(image, operation.common(), model, &mut notes)
+            fitting_size(image, common, model, &mut notes)
         }
     };
-    let common = operation.common_mut();
     let task = GenerationTask {
         model: model.id.clone(),
         prompt: common.prompt.clone(),
@@ -228,7 +236,7 @@ pub(crate) fn resolve(
         return Err(faults);
     }
     let parameters = inputs.describe(&operation);
-    Ok(Resolved { task, operation, parameters, notes })
+    Ok(Resolved { task: Task::Generation(Box::new(task)), operation, parameters, notes, told: None })
 }
 
 /// What is wrong with a second pass, which can only be told when everything else is known.
@@ -281,18 +289,18 @@ fn fitting_size(
 
 /// The images of an operation on their way out of it.
 #[derive(Debug, Default)]
-struct Inputs {
-    faults: Vec<FieldError>,
+pub(crate) struct Inputs {
+    pub(crate) faults: Vec<FieldError>,
     /// Path and description of each.
     seen: Vec<(String, String)>,
     /// What the client should know of them.
-    notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl Inputs {
     fn source(&mut self, operation: &mut Operation, model: &ModelCapabilities) -> Source {
         match operation {
-            Operation::ImageGeneration(_) => Source::Noise,
+            Operation::ImageGeneration(_) | Operation::ImageUpscale(_) => Source::Noise,
             Operation::ImageTransform(request) => {
                 match self.take("init_image", &mut request.init_image, images::picture) {
                     Some(image) => Source::Image { image, strength: request.strength },
@@ -378,7 +386,7 @@ impl Inputs {
     }
 
     /// Takes the bytes out of the operation: the registry remembers the request, and should not weigh its images.
-    fn take<T>(
+    pub(crate) fn take<T>(
         &mut self,
         path: &str,
         data: &mut ImageData,
@@ -390,7 +398,7 @@ impl Inputs {
         decode(&data).map_err(|message| self.faults.push(FieldError::new(path, message))).ok()
     }
 
-    fn describe(&self, operation: &Operation) -> Value {
+    pub(crate) fn describe(&self, operation: &Operation) -> Value {
         // An operation is a plain object of texts and numbers: it always serializes.
         let mut value = serde_json::to_value(operation).unwrap_or_default();
         for (path, description) in &self.seen {

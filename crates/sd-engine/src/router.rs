@@ -5,20 +5,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use operations_contract::{
-    FieldError, JobEvent, JobId, JobState, JobView, ModelCapabilities, NarrationLevel, Operation,
-    ParsedOperation,
+    ErrorCode, ErrorDetail, FieldError, JobEvent, JobId, JobState, JobView, ModelCapabilities,
+    NarrationLevel, Operation, ParsedOperation,
 };
 use serde_json::Value;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::board::{ModelBoard, ModelEntry, ModelStatus};
-use crate::job::{JobSink, JobUpdates, StoredImage, unix_ms};
+use crate::job::{JobSink, JobUpdates, Outcome, StoredImage, unix_ms};
+use crate::listeners::Listening;
+use crate::log;
 use crate::metrics;
 use crate::queue::{JobRequest, RequestQueue, Swap};
 use crate::registry::JobRegistry;
 use crate::resolve::{self, Resolved};
 use crate::running::Described;
 use crate::submit::{Accepted, SubmitError, SubmitOptions};
+use crate::upscale;
 use crate::work::Work;
 
 /// Takes operations in, and tells what became of them. Cloning shares it; nothing in it blocks on the engine.
@@ -28,6 +32,7 @@ pub struct JobRouter {
     registry: JobRegistry,
     models: ModelBoard,
     closed: Arc<AtomicBool>,
+    log_prompts: bool,
 }
 
 /// Why a job was not cancelled.
@@ -45,7 +50,13 @@ pub enum CancelError {
 impl JobRouter {
     /// Takes the sending end of the queue, the registry, and the board on which the engine posts.
     pub fn new(queue: RequestQueue, registry: JobRegistry, models: ModelBoard) -> Self {
-        Self { queue, registry, models, closed: Arc::default() }
+        Self { queue, registry, models, closed: Arc::default(), log_prompts: false }
+    }
+
+    /// Writes the prompts of accepted jobs into the log, which otherwise holds none.
+    #[must_use]
+    pub fn with_prompts_logged(self, log_prompts: bool) -> Self {
+        Self { log_prompts, ..self }
     }
 
     /// Submits an operation.
@@ -85,7 +96,8 @@ impl JobRouter {
 
     /// The story of a job, from the event after `after` on (0: from the beginning).
     pub fn subscribe(&self, id: &JobId, after: u64) -> Option<JobUpdates> {
-        Some(JobUpdates::new(self.registry.find(id.as_str())?, after))
+        let job = self.registry.find(id.as_str())?;
+        Some(JobUpdates::new(Listening::to(job, Arc::clone(&self.closed)), after))
     }
 
     /// One job.
@@ -119,6 +131,14 @@ impl JobRouter {
     /// Whether [`shutdown`](Self::shutdown) was called.
     pub fn is_shutting_down(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Ends all jobs that are not over with `shutting_down`, for a worker that cannot wait any longer. A running one is let
+    /// go before its next step, but whoever follows it is told at once. Gives how many there were.
+    pub fn abandon(&self) -> usize {
+        let message = "the worker stopped before the job was done";
+        let end = || Outcome::Failed(ErrorDetail::new(ErrorCode::ShuttingDown, message));
+        self.registry.all().iter().filter(|job| job.end(end())).count()
     }
 
     /// What the model is up to.
@@ -175,6 +195,11 @@ impl JobRouter {
         SubmitError::ModelNotFound { name: name.to_owned(), there: ids.join(", ") }
     }
 
+    /// How many jobs wait or run, and every change of it.
+    pub fn activity(&self) -> watch::Receiver<usize> {
+        self.registry.activity().watch()
+    }
+
     /// How many jobs wait, and how many may.
     pub fn queue_usage(&self) -> (usize, usize) {
         (self.queue.waiting(), self.queue.capacity())
@@ -183,7 +208,8 @@ impl JobRouter {
     fn admit(&self, parsed: ParsedOperation, options: SubmitOptions) -> Result<Accepted, SubmitError> {
         let ParsedOperation { operation, mut faults } = parsed;
         let Some(operation) = operation else { return Err(SubmitError::Invalid(faults)) };
-        let wanted = operation.common().model.as_deref().and_then(|name| self.models.find(name));
+        // An upscale names a network; every model has the worker's.
+        let wanted = operation.common().and_then(|common| self.models.find(common.model.as_deref()?));
         let model = match self.readiness() {
             Ok(default) => wanted.as_ref().map_or(default, |wanted| Arc::clone(&wanted.capabilities)),
             Err(_) if !faults.is_empty() => return Err(SubmitError::Invalid(faults)),
@@ -199,7 +225,7 @@ impl JobRouter {
             retry_after: self.queue.retry_after(),
         })?;
         let resolved = resolve::resolve(operation, &model, draw_seed).map_err(SubmitError::Invalid)?;
-        self.enqueue(resolved, place, options)
+        self.enqueue(resolved, &model.id, place, options)
     }
 
     /// Tells everything that is wrong in one answer: the contract's faults and the model's.
@@ -209,13 +235,28 @@ impl JobRouter {
         model: &ModelCapabilities,
         faults: &mut Vec<FieldError>,
     ) -> Result<(), SubmitError> {
-        let other_model = operation.common().model.as_deref().filter(|name| !model.answers_to(name));
+        let wanted = operation.job().model;
+        let (other_model, there) = match operation {
+            // Where no upscaler is loaded, it is the operation that is beyond the worker.
+            Operation::ImageUpscale(_) => match model.upscale_models.first() {
+                Some(first) => {
+                    (wanted.filter(|name| upscale::chosen(Some(name), model).is_none()), &first.name)
+                }
+                None => (None, &model.id),
+            },
+            _ => (wanted.filter(|name| !model.answers_to(name)), &model.id),
+        };
         let objections = match other_model {
             Some(name) if faults.is_empty() => {
-                return Err(self.no_model(name));
+                return Err(match operation {
+                    Operation::ImageUpscale(_) => {
+                        SubmitError::ModelNotFound { name: name.to_owned(), there: format!("`{there}`") }
+                    }
+                    _ => self.no_model(name),
+                });
             }
             Some(name) => {
-                let message = format!("is not on this worker; there is `{}`", model.id);
+                let message = format!("is not on this worker; there is `{there}`");
                 faults.push(FieldError::new("model", message).with_value(name));
                 return Err(SubmitError::Invalid(std::mem::take(faults)));
             }
@@ -244,19 +285,20 @@ impl JobRouter {
     fn enqueue(
         &self,
         resolved: Resolved,
+        host: &str,
         place: crate::queue::Place,
         options: SubmitOptions,
     ) -> Result<Accepted, SubmitError> {
-        let Resolved { task, operation, parameters, notes } = resolved;
-        let common = operation.common();
-        let (priority, output, seed) = (common.priority, common.output, task.seed);
+        let Resolved { task, operation, parameters, notes, told } = resolved;
+        let fields = operation.job();
+        let (priority, output, seed) = (fields.priority, fields.output, task.seed());
         let accepted = Instant::now();
         let job_id = JobId::new(format!("job-{}", Uuid::new_v4()));
         let view = JobView {
             job_id: job_id.clone(),
             state: JobState::Queued,
             operation: operation.kind(),
-            model: task.model.clone(),
+            model: task.model().to_owned(),
             created_ms: unix_ms(),
             started_ms: None,
             finished_ms: None,
@@ -264,19 +306,25 @@ impl JobRouter {
             progress: None,
             images: Vec::new(),
             error: None,
-            hive_id: common.hive_id.clone(),
-            worker_id: common.worker_id.clone(),
+            caller: options.caller.as_deref().map(str::to_owned),
+            hive_id: fields.hive_id.map(str::to_owned),
+            worker_id: fields.worker_id.map(str::to_owned),
         };
-        let deadline = common.deadline_ms.map(|ms| accepted + Duration::from_millis(ms));
+        let deadline = fields.deadline_ms.map(|ms| accepted + Duration::from_millis(ms));
         let job = self.registry.insert(view, priority);
+        if fields.cancel_on_disconnect {
+            job.listeners.take_the_job_along();
+        }
         for message in notes {
             job.tell(JobEvent::Narration { level: NarrationLevel::Info, message });
         }
+        let described = Arc::new(Described { operation, parameters, told });
+        let caller = options.caller.clone();
         let request = JobRequest {
-            work: Work::of(&task),
+            work: Work::of_task(&task, host),
             task,
             output,
-            described: Arc::new(Described { operation, parameters }),
+            described: Arc::clone(&described),
             caller: options.caller,
             priority,
             accepted,
@@ -289,6 +337,7 @@ impl JobRouter {
             self.registry.forget(&job);
             return Err(SubmitError::ShuttingDown);
         }
+        log::accepted(&job_id, caller.as_deref(), &described.operation, self.log_prompts);
         Ok(Accepted { job_id, seed })
     }
 }

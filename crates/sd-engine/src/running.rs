@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use operations_contract::{
-    ErrorCode, EventImage, ImageData, ImageFormat, JobEvent, NarrationLevel, Operation, Output, Preview,
-    Timings,
+    ErrorCode, EventImage, ImageData, JobEvent, NarrationLevel, Operation, Output, Preview, Timings,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::encode::{EncodeError, encode_image, fitting, shrink};
+use crate::encode::{EncodeError, encode_image, fitting};
 use crate::generator::{GeneratedImages, GeneratorError, StepReport};
 use crate::job::{JobSink, Outcome, millis};
 use crate::metadata;
 use crate::picture::Picture;
+use crate::previews::{self, Previews};
 use crate::waiting::Caller;
 use crate::work::Work;
 
@@ -30,7 +30,8 @@ pub(crate) struct Running<A> {
 
 /// What the engine knows of a running job beside the generation.
 pub(crate) struct Ticket {
-    pub(crate) sink: JobSink,
+    pub(crate) sink: Arc<JobSink>,
+    pub(crate) previews: Previews,
     /// Who asked: the time is counted to them.
     pub(crate) caller: Caller,
     pub(crate) work: Work,
@@ -49,6 +50,8 @@ pub(crate) struct Ticket {
 pub(crate) struct Described {
     pub(crate) operation: Operation,
     pub(crate) parameters: Value,
+    /// What the file of the picture that is enlarged tells of its making.
+    pub(crate) told: Option<String>,
 }
 
 impl Ticket {
@@ -75,18 +78,8 @@ impl Ticket {
             eta_ms: elapsed_ms * left / u64::from(step.max(1)),
         });
         if let (Some(picture), Some(wanted)) = (preview, self.preview) {
-            self.show(step, shrink(picture, wanted.max_side));
-        }
-    }
-
-    fn show(&self, step: u32, picture: Picture) {
-        let output = Output { format: ImageFormat::Jpeg, quality: 80, metadata: false };
-        match encode_image(&picture, &output, &[]) {
-            Ok(bytes) => {
-                let image = ImageData::new(bytes);
-                self.sink.tell(JobEvent::Preview { step, image, format: output.format });
-            }
-            Err(error) => self.warn(vec![format!("no preview of step {step}: {error}")]),
+            let sink = Arc::clone(&self.sink);
+            self.previews.show(previews::Preview { sink, step, max_side: wanted.max_side, picture });
         }
     }
 
@@ -113,6 +106,7 @@ impl Ticket {
         let encoding = Instant::now();
         let files: Result<Vec<EventImage>, EncodeError> =
             (0u64..).zip(&images).map(|(k, picture)| self.file(picture, k, &circumstances)).collect();
+        self.previews.settle(self.sink.id());
         match files {
             Ok(images) => self.sink.end(Outcome::Completed {
                 images,
@@ -137,9 +131,8 @@ impl Ticket {
         circumstances: &[(&'static str, String)],
     ) -> Result<EventImage, EncodeError> {
         let seed = self.seed.wrapping_add(index);
-        let Described { operation, parameters } = &*self.described;
         let texts = match self.output.metadata {
-            true => metadata::texts(operation, parameters, seed, circumstances).to_vec(),
+            true => metadata::texts(&self.described, seed, circumstances),
             false => Vec::new(),
         };
         let (texts, left_out) = fitting(self.output.format, texts)?;

@@ -1,10 +1,78 @@
 //! A request as a generator gets it: everything decided, nothing optional that the model has an opinion about.
 
 use operations_contract::{
-    GuidanceInterval, Hires, Lora, Preview, Refiner, RngKind, Sampler, Schedule, Tiling, TimestepSpacing,
+    GuidanceInterval, Hires, JobEvent, Lora, Preview, Refiner, RngKind, Sampler, Schedule, Tiling,
+    TimestepSpacing,
 };
+use sd_inference::UpscaleOptions;
 
+use crate::generator::{Generator, GeneratorError};
 use crate::picture::{Mask, Picture};
+
+/// What a job is about, resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Task {
+    Generation(Box<GenerationTask>),
+    Upscale(UpscaleTask),
+}
+
+impl Task {
+    /// The model that does it.
+    pub(crate) fn model(&self) -> &str {
+        match self {
+            Self::Generation(task) => &task.model,
+            Self::Upscale(task) => &task.model,
+        }
+    }
+
+    /// Seed of the first image; 0 where chance has no part in it.
+    pub(crate) fn seed(&self) -> u64 {
+        match self {
+            Self::Generation(task) => task.seed,
+            Self::Upscale(_) => 0,
+        }
+    }
+
+    pub(crate) fn preview(&self) -> Option<Preview> {
+        match self {
+            Self::Generation(task) => task.preview,
+            Self::Upscale(_) => None,
+        }
+    }
+
+    /// What is told when the engine takes it up.
+    pub(crate) fn started(&self) -> JobEvent {
+        let (width, height, steps) = match self {
+            Self::Generation(task) => (task.width, task.height, task.steps),
+            Self::Upscale(task) => (task.width, task.height, task.steps),
+        };
+        JobEvent::Started { model: self.model().to_owned(), seed: self.seed(), width, height, steps }
+    }
+
+    pub(crate) fn begin<G: Generator>(self, generator: &mut G) -> Result<G::Active, GeneratorError> {
+        match self {
+            Self::Generation(task) => generator.begin(*task),
+            Self::Upscale(task) => generator.upscale(task),
+        }
+    }
+}
+
+/// A picture to enlarge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpscaleTask {
+    /// The network's name.
+    pub model: String,
+    /// The picture.
+    pub image: Picture,
+    /// Scale and tiles.
+    pub options: UpscaleOptions,
+    /// Width of the result.
+    pub width: u32,
+    /// Height of the result.
+    pub height: u32,
+    /// How many tiles there are.
+    pub steps: u32,
+}
 
 /// One validated and resolved request.
 #[derive(Debug, Clone, PartialEq)]

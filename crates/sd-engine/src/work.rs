@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::task::{GenerationTask, Source};
+use crate::task::{GenerationTask, Source, Task};
 
 /// Which model a job needs, how much it has to do, and with whom it can be computed.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,19 @@ pub struct Shape {
 }
 
 impl Work {
+    /// What a task asks of the engine; `host` is the model that it runs on.
+    pub(crate) fn of_task(task: &Task, host: &str) -> Self {
+        match task {
+            Task::Generation(task) => Self::of(task),
+            // A tile says nothing about how long a step takes: it does not count.
+            Task::Upscale(task) => Self {
+                model: host.into(),
+                units: 0.0,
+                shape: Shape { width: task.width, height: task.height, images: 1, company: None },
+            },
+        }
+    }
+
     pub(crate) fn of(task: &GenerationTask) -> Self {
         let pixels = f64::from(task.width) * f64::from(task.height) * f64::from(task.num_images);
         let strength = match &task.source {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::header::ORIGIN;
 use http::{Method, Request, Response};
 use hyper::body::Body;
 use operations_contract::ErrorCode;
@@ -12,10 +13,14 @@ use sd_engine::JobRouter;
 use crate::body::{BoxError, ResponseBody};
 use crate::config::ApiConfig;
 use crate::error::ApiError;
+use crate::frames::Frames;
+use crate::gate;
 use crate::handlers;
+use crate::headers;
+use crate::intake::Intake;
 use crate::metrics;
 use crate::request_id::{self, X_REQUEST_ID};
-use crate::route::Route;
+use crate::route::{Access, Route};
 
 /// Answers requests. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -25,12 +30,15 @@ pub struct Api(Arc<Inner>);
 struct Inner {
     router: JobRouter,
     config: ApiConfig,
+    intake: Intake,
+    frames: Frames,
 }
 
 impl Api {
     /// Takes the front door of the engine.
     pub fn new(router: JobRouter, config: ApiConfig) -> Self {
-        Self(Arc::new(Inner { router, config }))
+        let intake = Intake::new(&config);
+        Self(Arc::new(Inner { router, config, intake, frames: Frames::default() }))
     }
 
     pub(crate) fn router(&self) -> &JobRouter {
@@ -39,6 +47,14 @@ impl Api {
 
     pub(crate) fn config(&self) -> &ApiConfig {
         &self.0.config
+    }
+
+    pub(crate) fn intake(&self) -> &Intake {
+        &self.0.intake
+    }
+
+    pub(crate) fn frames(&self) -> &Frames {
+        &self.0.frames
     }
 
     /// Answers one request. Needs a tokio runtime with time.
@@ -50,7 +66,14 @@ impl Api {
         let id = request_id::of(request.headers());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let begun = Instant::now();
-        let mut response = self.dispatch(request).await.unwrap_or_else(ApiError::into_response);
+        let origin = request.headers().get(ORIGIN).cloned();
+        let answer = match self.config().cors.preflight(&request) {
+            Some(answer) => answer,
+            None => self.dispatch(request).await,
+        };
+        let mut response = answer.unwrap_or_else(ApiError::into_response);
+        headers::secure(response.headers_mut());
+        self.config().cors.mark(origin.as_ref(), response.headers_mut());
         let route = Route::of(&path).map_or("other", Route::pattern);
         metrics::answered(&method, route, response.status(), begun.elapsed());
         tracing::debug!(?id, %method, path, status = response.status().as_u16(), "answered");
@@ -65,9 +88,8 @@ impl Api {
     {
         let path = request.uri().path().to_owned();
         let route = Route::of(&path);
-        if !route.is_some_and(Route::is_open) {
-            self.authorize(&request)?;
-        }
+        let access = route.map_or(Access::Token, |route| route.access(request.method()));
+        let caller = gate::admit(self, &request, access)?;
         let Some(route) = route else {
             return Err(ApiError::new(ErrorCode::NotFound, "there is nothing at this address"));
         };
@@ -76,13 +98,17 @@ impl Api {
         }
         match route {
             Route::Jobs if request.method() == Method::POST => {
-                handlers::submit_job::handle(self, request).await
+                handlers::submit_job::handle(self, request, &caller).await
             }
-            Route::Jobs => Ok(handlers::list_jobs::handle(self)),
-            Route::Job(id) if request.method() == Method::DELETE => handlers::cancel_job::handle(self, id),
-            Route::Job(id) => handlers::show_job::handle(self, id),
-            Route::JobStream(id) => handlers::stream_job::handle(self, id, request.headers()),
-            Route::JobImage(id, index) => handlers::job_image::handle(self, id, index, request.headers()),
+            Route::Jobs => Ok(handlers::list_jobs::handle(self, &caller)),
+            Route::Job(id) if request.method() == Method::DELETE => {
+                handlers::cancel_job::handle(self, id, &caller)
+            }
+            Route::Job(id) => handlers::show_job::handle(self, id, &caller),
+            Route::JobStream(id) => handlers::stream_job::handle(self, id, request.headers(), &caller),
+            Route::JobImage(id, index) => {
+                handlers::job_image::handle(self, id, index, request.headers(), &caller)
+            }
             Route::Models => Ok(handlers::list_models::handle(self)),
             Route::Model(id) => handlers::show_model::handle(self, id),
             Route::ModelLoad(id) => handlers::swap_model::load(self, id),
@@ -92,15 +118,6 @@ impl Api {
             Route::Ready => handlers::ready::handle(self),
             Route::OpenApi => Ok(handlers::openapi::handle()),
             Route::Metrics => handlers::metrics::handle(self),
-        }
-    }
-
-    fn authorize<B>(&self, request: &Request<B>) -> Result<(), ApiError> {
-        match &self.config().token {
-            Some(token) if !token.admits(request.headers()) => {
-                Err(ApiError::new(ErrorCode::Unauthorized, "a valid bearer token is required"))
-            }
-            _ => Ok(()),
         }
     }
 }

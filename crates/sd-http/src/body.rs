@@ -13,6 +13,7 @@ use operations_contract::{ErrorCode, FieldError};
 use serde::Serialize;
 
 use crate::error::ApiError;
+use crate::multipart;
 
 /// The body of a response: bytes at once, or a stream of events.
 pub type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -32,17 +33,29 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Respo
     response
 }
 
-/// A JSON body must be declared as such. A page of another origin can send anything else without being asked for
-/// permission first, also to a worker that listens on loopback alone.
-pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
+/// How a body says that it is to be read.
+#[derive(Debug)]
+pub(crate) enum BodyKind {
+    Json,
+    /// `multipart/form-data` with this boundary.
+    Form(String),
+}
+
+/// A body must be declared as what it is. Anything but JSON a page of another origin can send without being asked for
+/// permission first, also to a worker that listens on loopback alone; of forms the gate looks where they come from.
+pub(crate) fn kind(headers: &HeaderMap) -> Result<BodyKind, ApiError> {
     let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if let Some(boundary) = multipart::boundary(given) {
+        return Ok(BodyKind::Form(boundary));
+    }
     let essence = given.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
+        return Ok(BodyKind::Json);
     }
     let message = match essence {
-        "" => "Content-Type is missing: send application/json".to_owned(),
-        other => format!("Content-Type is {other}: send application/json"),
+        "" => "Content-Type is missing: send application/json or multipart/form-data".to_owned(),
+        "multipart/form-data" => "Content-Type is multipart/form-data without a boundary".to_owned(),
+        other => format!("Content-Type is {other}: send application/json or multipart/form-data"),
     };
     Err(ApiError::new(ErrorCode::UnsupportedMediaType, message))
 }

@@ -1,4 +1,4 @@
-//! HTTP transport of sd-worker on hyper: routes, SSE, limits.
+//! HTTP transport of sd-worker on hyper: routes, SSE, tokens, TLS, limits.
 //!
 //! [`Api`] is a value that turns a request into a response; it holds the [`JobRouter`](sd_engine::JobRouter) and never
 //! the engine. Tests and other servers call [`Api::handle`] without a socket; [`Server`] puts it on one.
@@ -29,22 +29,36 @@
 
 mod api;
 mod body;
+mod caller;
 mod config;
 mod connection;
+mod cors;
 mod error;
+mod frames;
+mod gate;
 mod handlers;
+mod headers;
+mod intake;
 mod metrics;
+mod multipart;
 pub mod openapi;
+mod patient;
 mod request_id;
 mod route;
 mod server;
 mod sse;
+mod tls;
 mod token;
+mod tokens_file;
 mod views;
 
 pub use api::Api;
 pub use body::ResponseBody;
 pub use config::{ApiConfig, ServerConfig};
+pub use cors::{CorsOrigins, InvalidOrigin};
+pub use gate::AllowedHosts;
 pub use metrics::{METRICS, Metrics, MetricsError};
 pub use server::{ServeError, Server};
-pub use token::{ApiToken, InvalidToken};
+pub use tls::{Tls, TlsError, TlsFiles};
+pub use token::{ApiToken, InvalidToken, Tokens};
+pub use tokens_file::{TokensFile, TokensFileError};

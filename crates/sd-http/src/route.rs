@@ -2,6 +2,8 @@
 
 use http::Method;
 
+use crate::caller::Scope;
+
 /// An address that the worker knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
@@ -73,7 +75,6 @@ impl<'a> Route<'a> {
             Self::Job(_) => "GET, HEAD, DELETE",
             // HEAD would have to wait for the end of the job.
             Self::JobStream(_) => "GET",
-            // Scope `admin`.
             Self::ModelLoad(_) | Self::ModelUnload(_) => "POST",
             _ => "GET, HEAD",
         }
@@ -83,10 +84,28 @@ impl<'a> Route<'a> {
         self.allowed().split(", ").any(|allowed| allowed == method.as_str())
     }
 
-    /// Whether everybody may ask: probes have no token, and the description of the API is no secret.
-    pub(crate) fn is_open(self) -> bool {
-        matches!(self, Self::Health | Self::Ready | Self::OpenApi)
+    /// What a caller needs for it.
+    pub(crate) fn access(self, method: &Method) -> Access {
+        match self {
+            // Probes have no token, and the description of the API is no secret.
+            Self::Health | Self::Ready | Self::OpenApi => Access::Open,
+            Self::Jobs if *method == Method::POST => Access::Scope(Scope::Generate),
+            Self::ModelLoad(_) | Self::ModelUnload(_) => Access::Scope(Scope::Admin),
+            // Of jobs each caller sees those that are its business.
+            _ => Access::Token,
+        }
     }
+}
+
+/// What a caller needs, where there are tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Nothing.
+    Open,
+    /// Any token.
+    Token,
+    /// A token with this scope.
+    Scope(Scope),
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub enum ServeError {
 impl Server {
     /// Binds the address (port 0: any free one). Without a token only loopback addresses are accepted.
     pub async fn bind(addr: SocketAddr, api: Api, config: ServerConfig) -> Result<Self, ServeError> {
-        if !addr.ip().to_canonical().is_loopback() && api.config().token.is_none() {
+        if !addr.ip().to_canonical().is_loopback() && api.config().tokens.is_none() {
             return Err(ServeError::TokenRequired(addr));
         }
         let bound = async {
@@ -69,6 +69,7 @@ impl Server {
     /// To end streams with their terminators, shut the router down and wait for the engine first, then stop this.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let Self { listener, api, config, .. } = self;
+        let config = Arc::new(config);
         let places = Arc::new(Semaphore::new(config.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
         let (stop_sender, stop_receiver) = watch::channel(false);
         let mut connections = JoinSet::new();
@@ -90,12 +91,14 @@ impl Server {
             let _without_it_too = socket.set_nodelay(true);
             match Arc::clone(&places).try_acquire_owned() {
                 Ok(place) => {
-                    let (api, stop) = (api.clone(), stop_receiver.clone());
+                    let (api, config, stop) = (api.clone(), Arc::clone(&config), stop_receiver.clone());
                     connections.spawn(async move {
-                        connection::serve(socket, api, config.header_timeout, stop).await;
+                        connection::serve(socket, api, &config, stop).await;
                         drop(place);
                     });
                 }
+                // It could not be said within TLS before a handshake, which is work.
+                Err(_) if config.tls.is_some() => drop(socket),
                 Err(_) => turn_away(socket),
             }
         }

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use operations_contract::FieldError;
+use operations_contract::{FieldError, JobId};
 use sd_engine::{JobUpdate, JobUpdates};
 
 use crate::body::ResponseBody;
 use crate::error::ApiError;
+use crate::frames::Frames;
 use crate::metrics::Listening;
 
 /// After which event the client wants to go on: 0 without `Last-Event-ID`.
@@ -27,29 +28,23 @@ pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<u64, ApiError> {
 }
 
 /// Every update as one event, a comment whenever it is quiet for long, and nothing after the end.
-pub(crate) fn body(mut updates: JobUpdates, keep_alive: Duration) -> ResponseBody {
+pub(crate) fn body(
+    job: JobId,
+    mut updates: JobUpdates,
+    frames: Frames,
+    keep_alive: Duration,
+) -> ResponseBody {
     let frames = stream! {
         let _listening = Listening::begin();
         loop {
-            let text = match tokio::time::timeout(keep_alive, updates.next()).await {
-                Err(_) => ": keep-alive\n\n".to_owned(),
-                Ok(Some(update)) => event(&update),
+            let bytes = match tokio::time::timeout(keep_alive, updates.next()).await {
+                Err(_) => Bytes::from_static(b": keep-alive\n\n"),
+                Ok(Some(JobUpdate::Event { id, event })) => frames.of(&job, id, &event),
+                Ok(Some(JobUpdate::End(terminator))) => Bytes::from(format!("data: {terminator}\n\n")),
                 Ok(None) => break,
             };
-            yield Ok::<_, Infallible>(Frame::data(Bytes::from(text)));
+            yield Ok::<_, Infallible>(Frame::data(bytes));
         }
     };
     StreamBody::new(frames).boxed_unsync()
-}
-
-fn event(update: &JobUpdate) -> String {
-    match update {
-        JobUpdate::Event { id, event } => {
-            // Events are plain data: they always serialize. JSON has no line breaks outside of strings, where they
-            // are escaped.
-            let json = serde_json::to_string(event).unwrap_or_default();
-            format!("id: {id}\ndata: {json}\n\n")
-        }
-        JobUpdate::End(terminator) => format!("data: {terminator}\n\n"),
-    }
 }

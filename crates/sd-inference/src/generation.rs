@@ -17,7 +17,7 @@ use crate::control::{Controls, Moment};
 use crate::guidance::Guidance;
 use crate::init::{Begun, Place};
 use crate::pipeline::{Parts, Work};
-use crate::preview::PreviewMethod;
+use crate::preview::{PendingPreview, PreviewMethod};
 use crate::repaint::{Keep, Paste};
 use crate::rng::{BatchNoise, NoiseKind};
 use crate::schedulers::{Sampler, Scheduler, SchedulerOptions};
@@ -39,7 +39,7 @@ pub struct Generation {
     /// What inpainting keeps of the picture, sees beside the latents, and puts the result into.
     keep: Option<Keep>,
     seen: Option<Tensor>,
-    paste: Option<Paste>,
+    paste: Option<Arc<Paste>>,
     /// Images in a row whose prompts are equally long share one.
     conditions: Vec<Condition>,
     guidance: Guidance,
@@ -158,7 +158,7 @@ impl Generation {
         let batch = request.num_images.saturating_mul(if guided { 2 } else { 1 });
         Controls::check(&parts, &request.controls)?;
         let control = Controls::work(&parts, &request.controls, batch, [width, height]);
-        let work = Work { width, height, batch, control };
+        let work = Work { width, height, batch, control, enlarging: 0 };
         let plan = parts.budget.check_work(parts.unet.config(), parts.vae.config(), work)?;
         let options = SchedulerOptions {
             steps,
@@ -237,7 +237,7 @@ impl Generation {
             latents,
             keep,
             seen,
-            paste,
+            paste: paste.map(Arc::new),
             conditions,
             guidance,
             controls,
@@ -386,6 +386,14 @@ impl Generation {
     /// # Errors
     /// As [`Generation::decode`].
     pub fn preview(&self, method: PreviewMethod) -> Result<Option<RgbImage>> {
+        Ok(self.pending_preview(method)?.map(PendingPreview::picture))
+    }
+
+    /// As [`preview`](Self::preview), without what can be done beside the next step: the result may go to another thread.
+    ///
+    /// # Errors
+    /// As [`Generation::decode`].
+    pub fn pending_preview(&self, method: PreviewMethod) -> Result<Option<PendingPreview>> {
         let Some((step, latents, prediction)) = &self.last else { return Ok(None) };
         let first = |tensor: &Tensor| tensor.narrow(0, 0, 1);
         let input = self.scheduler.scale_model_input(&first(latents)?, *step)?;
@@ -396,19 +404,17 @@ impl Generation {
                 Some(tiny) => to_image(&tiny.decode_with(&clean, self.canvas.seamless)?)?,
                 None => return Ok(None),
             },
-            (PreviewMethod::LatentRgb, Some(map)) => {
-                map.picture(&clean, (self.width as u32, self.height as u32))?
-            }
+            (PreviewMethod::LatentRgb, Some(map)) => map.picture(&clean)?,
             (PreviewMethod::LatentRgb, None) => return Ok(None),
         };
-        Ok(Some(self.whole(drawn)))
+        let size = (self.width as u32, self.height as u32);
+        Ok(Some(PendingPreview::new(drawn, size, self.paste.clone())))
     }
 
     /// The picture that the VAE makes of one image's latents.
     fn drawn(&self, latents: &Tensor) -> Result<RgbImage> {
         let _workspace = Workspace::new();
-        let vae = &self.parts.vae;
-        to_image(&vae.decode_with(&vae.unscale(latents)?, self.canvas)?)
+        to_image(&self.parts.vae.decode(latents, self.canvas)?)
     }
 
     /// What was drawn, in the picture that it is a part of.

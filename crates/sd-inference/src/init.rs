@@ -3,8 +3,9 @@
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 use sd_models::nn::Workspace;
-use sd_models::vae::{AutoencoderKl, Canvas, LatentDistribution};
+use sd_models::vae::Canvas;
 
+use crate::autoencoder::{Autoencoder, Encoded};
 use crate::repaint::{InitMask, Inputs, Keep, Paste, latent_mask, scaled, without_marked};
 use crate::rng::{BatchNoise, NoiseSource};
 use crate::schedulers::Scheduler;
@@ -37,7 +38,7 @@ impl InitImage {
     /// the sample for the picture without what is marked. Where no step is left to take, nothing is random.
     pub(crate) fn begin(
         &self,
-        vae: &AutoencoderKl,
+        vae: &Autoencoder,
         scheduler: &dyn Scheduler,
         noise: &mut BatchNoise,
         place: &Place<'_>,
@@ -51,23 +52,23 @@ impl InitImage {
             }
         };
         if place.step == scheduler.steps() {
-            let mean = vae.scale(&place.encode(vae, &to_pixels(&picture, place.device)?)?.mean)?;
+            let mean = place.encode(vae, &to_pixels(&picture, place.device)?)?.mean()?;
             let latents = mean.broadcast_as(&place.latents(vae))?.contiguous()?;
             return Ok(Begun { latents, keep: None, seen: None, paste: mask.map(|(_, paste)| paste) });
         }
         let Some((mask, paste)) = mask else {
-            let (latents, _, _) = self.latents(vae, scheduler, noise, place, &picture, Encoded::Always)?;
+            let (latents, _, _) = self.latents(vae, scheduler, noise, place, &picture, Wanted::Always)?;
             return Ok(Begun { latents, keep: None, seen: None, paste: None });
         };
         let marks = latent_mask(&mask, vae.config().scale_factor() as u32, place.device)?;
-        let encoded = if place.inpainting_model { Encoded::Below1 } else { Encoded::Always };
+        let encoded = if place.inpainting_model { Wanted::Below1 } else { Wanted::Always };
         let (latents, original, first) = self.latents(vae, scheduler, noise, place, &picture, encoded)?;
         // Every kind of model has it drawn.
-        let sample = noise.randn(latents.dims(), place.device)?;
+        let sample = vae.draw(noise, latents.dims(), place.device)?;
         let (mut keep, mut seen) = (None, None);
         if place.inpainting_model {
             let pixels = without_marked(&to_pixels(&picture, place.device)?, &mask)?;
-            let known = vae.scale(&place.encode(vae, &pixels)?.sample(&sample)?)?;
+            let known = place.encode(vae, &pixels)?.sample(sample.as_ref(), latents.dims())?;
             let (images, _, rows, columns) = latents.dims4()?;
             seen = Some(Tensor::cat(
                 &[&marks.broadcast_as((images, 1, rows, columns))?.contiguous()?, &known],
@@ -82,20 +83,21 @@ impl InitImage {
     /// The latents that the run begins with, those of the picture, and the noise that they are mixed from.
     fn latents(
         &self,
-        vae: &AutoencoderKl,
+        vae: &Autoencoder,
         scheduler: &dyn Scheduler,
         noise: &mut BatchNoise,
         place: &Place<'_>,
         picture: &RgbImage,
-        encoded: Encoded,
+        encoded: Wanted,
     ) -> Result<(Tensor, Option<Tensor>, Tensor)> {
         let latents = place.latents(vae);
         // Only inpainting takes "all" at its word, as the reference does.
         let from_noise = self.mask.is_some() && self.strength >= 1.0;
         let mut original = None;
-        if !from_noise || encoded == Encoded::Always {
-            let distribution = place.encode(vae, &to_pixels(picture, place.device)?)?;
-            original = Some(vae.scale(&distribution.sample(&noise.randn(&latents, place.device)?)?)?);
+        if !from_noise || encoded == Wanted::Always {
+            let encoded = place.encode(vae, &to_pixels(picture, place.device)?)?;
+            let sample = vae.draw(noise, &latents, place.device)?;
+            original = Some(encoded.sample(sample.as_ref(), &latents)?);
         }
         let noise = noise.randn(&latents, place.device)?;
         let first = match &original {
@@ -117,7 +119,7 @@ pub(crate) fn steps_taken(field: &'static str, strength: f64, steps: usize) -> R
 
 /// When the picture itself is encoded.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Encoded {
+enum Wanted {
     Always,
     /// Models made for inpainting need it only if the run does not begin with pure noise.
     Below1,
@@ -137,7 +139,7 @@ pub(crate) struct Begun {
 impl Begun {
     /// From pure noise.
     pub(crate) fn from_noise(
-        vae: &AutoencoderKl,
+        vae: &Autoencoder,
         scheduler: &dyn Scheduler,
         noise: &mut BatchNoise,
         place: &Place<'_>,
@@ -163,14 +165,14 @@ pub(crate) struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn latents(&self, vae: &AutoencoderKl) -> [usize; 4] {
+    fn latents(&self, vae: &Autoencoder) -> [usize; 4] {
         let scale = vae.config().scale_factor();
         [self.images, vae.config().latent_channels, self.height / scale, self.width / scale]
     }
 
-    fn encode(&self, vae: &AutoencoderKl, pixels: &Tensor) -> Result<LatentDistribution> {
+    fn encode<'v>(&self, vae: &'v Autoencoder, pixels: &Tensor) -> Result<Encoded<'v>> {
         let _workspace = Workspace::new();
-        Ok(vae.encode_with(pixels, self.canvas)?)
+        vae.encode(pixels, self.canvas)
     }
 }
 

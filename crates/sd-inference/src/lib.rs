@@ -22,7 +22,9 @@
 //! The same seed gives the image that diffusers gives: [`rng`] draws torch's noise and [`schedulers`] follow its
 //! samplers, with the state of each run in a value of its own.
 
+mod autoencoder;
 mod batch;
+mod circular;
 mod condition;
 mod control;
 mod error;
@@ -53,7 +55,7 @@ pub use pipeline::{
     AppliedLora, LoadOptions, MemoryEstimate, MemoryLimit, ModelDefaults, ModelSource, Pipeline,
     PipelineInfo, RandomModel, VaeTiling,
 };
-pub use preview::{LatentRgb, PreviewMethod};
+pub use preview::{LatentRgb, PendingPreview, PreviewMethod};
 pub use repaint::InitMask;
 pub use request::GenerationRequest;
 pub use sd_models::lora::Lora;
@@ -62,4 +64,4 @@ pub use sd_models::{
     EmbeddedFile, ModelFiles, accelerators, cpu_kernels_warning, inspect, measure_peak, registry, save,
     single_file, work,
 };
-pub use upscale::{UpscaleNetwork, UpscaleOptions, UpscaleTiles};
+pub use upscale::{UpscaleNetwork, UpscaleOptions, UpscaleTiles, UpscalerInfo, Upscaling};

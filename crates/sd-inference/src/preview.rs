@@ -1,5 +1,7 @@
 //! Pictures of a generation on its way: a linear map from latents to colours.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor};
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
@@ -7,6 +9,7 @@ use sd_models::vae::VaeConfig;
 use serde::Deserialize;
 
 use crate::Result;
+use crate::repaint::Paste;
 
 /// How a picture of a generation on its way is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +70,8 @@ impl LatentRgb {
         }
     }
 
-    /// The first of the latents `(images, 4, height, width)` as a picture of this size in pixels.
-    pub(crate) fn picture(&self, latents: &Tensor, (width, height): (u32, u32)) -> Result<RgbImage> {
+    /// The first of the latents `(images, 4, height, width)` as a picture with a pixel for each.
+    pub(crate) fn picture(&self, latents: &Tensor) -> Result<RgbImage> {
         let planes = latents.get(0)?.to_dtype(DType::F32)?.flatten_from(1)?.to_vec2::<f32>()?;
         let [_, _, rows, columns] = <[usize; 4]>::from(latents.dims4()?);
         let mut small = RgbImage::new(columns as u32, rows as u32);
@@ -81,7 +84,36 @@ impl LatentRgb {
                 ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round() as u8
             }));
         }
-        Ok(resize(&small, width, height, FilterType::Triangle))
+        Ok(small)
+    }
+}
+
+/// A picture of a generation on its way, as far as the model is needed for it. What is left to do is scaling, for which the
+/// next step need not wait.
+pub struct PendingPreview {
+    drawn: RgbImage,
+    /// Width and height to which it is brought.
+    size: (u32, u32),
+    /// The picture that it is a part of.
+    paste: Option<Arc<Paste>>,
+}
+
+impl PendingPreview {
+    pub(crate) fn new(drawn: RgbImage, size: (u32, u32), paste: Option<Arc<Paste>>) -> Self {
+        Self { drawn, size, paste }
+    }
+
+    /// The picture.
+    pub fn picture(self) -> RgbImage {
+        let Self { drawn, size: (width, height), paste } = self;
+        let drawn = match drawn.dimensions() == (width, height) {
+            true => drawn,
+            false => resize(&drawn, width, height, FilterType::Triangle),
+        };
+        match paste {
+            Some(paste) => paste.onto(&drawn),
+            None => drawn,
+        }
     }
 }
 
@@ -99,7 +131,7 @@ mod tests {
         };
         let at = |values: [f32; 4]| {
             let latents = Tensor::new(&values, &Device::Cpu).unwrap().reshape((1, 4, 1, 1)).unwrap();
-            map.picture(&latents, (2, 3)).unwrap()
+            PendingPreview::new(map.picture(&latents).unwrap(), (2, 3), None).picture()
         };
         let picture = at([1.0, 0.0, 0.0, 0.0]);
         assert_eq!(picture.dimensions(), (2, 3));

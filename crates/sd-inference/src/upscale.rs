@@ -1,18 +1,22 @@
 //! Upscaling a finished picture with a network of its own.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use image::imageops::FilterType;
-use sd_models::esrgan::RrdbNet;
 pub use sd_models::esrgan::UpscaleTiles;
-use sd_models::nn::Workspace;
+use sd_models::esrgan::{RrdbNet, TiledUpscale};
+use sd_models::nn::{Seamless, Workspace};
 
-use crate::{Error, Result};
+use crate::{Error, Result, circular};
 
 /// Pixels of a result at most.
 const MAX_PIXELS: u64 = 8192 * 8192;
+
+/// Bytes of a pixel while a filter brings the result to another size.
+const SCALED_PIXEL: u64 = 32;
 
 /// A loaded upscaling network of the ESRGAN family.
 ///
@@ -29,7 +33,34 @@ const MAX_PIXELS: u64 = 8192 * 8192;
 #[derive(Debug)]
 pub struct UpscaleNetwork {
     network: RrdbNet,
+    name: String,
     device: Device,
+}
+
+/// What is known of a network by its file's header alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpscalerInfo {
+    /// As [`UpscaleNetwork::name`].
+    pub name: String,
+    /// As [`UpscaleNetwork::scale`].
+    pub scale: usize,
+    /// As [`UpscaleNetwork::size_multiple`].
+    pub size_multiple: usize,
+}
+
+impl UpscalerInfo {
+    /// Reads the header of a safetensors file.
+    ///
+    /// # Errors
+    /// As [`UpscaleNetwork::open`], as far as that shows without the weights.
+    pub fn read(path: &Path, device: &Device) -> Result<Self> {
+        let (scale, size_multiple) = RrdbNet::scale_in(path, device)?;
+        Ok(Self { name: name_of(path), scale, size_multiple })
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// How a picture is upscaled.
@@ -40,6 +71,53 @@ pub struct UpscaleOptions {
     pub scale: Option<f64>,
     /// How the picture is cut.
     pub tiles: UpscaleTiles,
+    /// Which edges of the picture meet: beyond them the network sees the other side, as far as the tiles' margin goes.
+    pub seamless: Seamless,
+}
+
+impl UpscaleOptions {
+    /// Width and height of the result of a picture of `size` by a network that enlarges by `own`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] for a scale out of its range, a picture without pixels or a result that would be too
+    /// large.
+    pub fn result_size(&self, (width, height): (u32, u32), own: usize) -> Result<(u32, u32)> {
+        let invalid =
+            |field, value: String, limit: String| Err(Error::InvalidRequest { field, value, limit });
+        if let Some(scale) = self.scale.filter(|scale| !(1.0..=8.0).contains(scale)) {
+            return invalid("scale", scale.to_string(), "a number from 1 to 8".into());
+        }
+        if width.min(height) == 0 {
+            return invalid("image", format!("{width}x{height} pixels"), "at least one pixel".into());
+        }
+        let own = own as f64;
+        let scale = self.scale.unwrap_or(own);
+        let largest = scale.max(own);
+        if f64::from(width) * f64::from(height) * largest * largest > MAX_PIXELS as f64 {
+            let limit =
+                format!("small enough that {largest} times its sides are {MAX_PIXELS} pixels at most");
+            return invalid("image", format!("{width}x{height} pixels"), limit);
+        }
+        let side = |side: u32| (f64::from(side) * scale).round() as u32;
+        Ok((side(width), side(height)))
+    }
+}
+
+/// A picture on its way to a larger one: advanced tile by tile, so that progress, cancellation and deadlines are loops in
+/// the caller.
+pub struct Upscaling {
+    network: Arc<UpscaleNetwork>,
+    part: Part,
+}
+
+/// What belongs to one picture.
+struct Part {
+    tiles: TiledUpscale,
+    /// Width and height of the result.
+    size: (u32, u32),
+    seamless: Seamless,
+    /// Keeps the network's memory from the first tile to the last.
+    _workspace: Workspace,
 }
 
 impl UpscaleNetwork {
@@ -48,7 +126,20 @@ impl UpscaleNetwork {
     /// # Errors
     /// [`Error::Model`] when the file is no network of this family.
     pub fn open(path: impl AsRef<Path>, device: &Device, dtype: DType) -> Result<Self> {
-        Ok(Self { network: RrdbNet::open(path.as_ref(), device, dtype)?, device: device.clone() })
+        let path = path.as_ref();
+        let (name, network) = (name_of(path), RrdbNet::open(path, device, dtype)?);
+        Ok(Self { network, name, device: device.clone() })
+    }
+
+    /// What it is.
+    pub fn info(&self) -> UpscalerInfo {
+        let (name, scale, size_multiple) = (self.name.clone(), self.scale(), self.size_multiple());
+        UpscalerInfo { name, scale, size_multiple }
+    }
+
+    /// The name of its file, without the ending.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// By how much the network enlarges.
@@ -56,43 +147,87 @@ impl UpscaleNetwork {
         self.network.scale()
     }
 
+    /// Its tiles begin at multiples of so many pixels.
+    pub fn size_multiple(&self) -> usize {
+        self.network.size_multiple()
+    }
+
+    /// The memory that enlarging a picture of this size takes beside the weights, in bytes.
+    pub fn workspace(&self, (width, height): (u32, u32), options: &UpscaleOptions) -> u64 {
+        let size = [height as usize, width as usize];
+        let own = self.network.workspace(size, options.tiles, options.seamless);
+        let pixels = options.result_size((width, height), self.scale()).unwrap_or_default();
+        // Both directions of the filter that brings it to another size work on f32.
+        let scaled = u64::from(pixels.0) * u64::from(pixels.1) * SCALED_PIXEL;
+        own.saturating_add(if options.scale.is_some() { scaled } else { 0 })
+    }
+
     /// Enlarges a picture. `done` is told after each tile how many are done, and of how many.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] for a scale out of its range or a result that would be too large;
-    /// [`Error::NotFinite`] when the numbers left their range; device errors.
+    /// As [`UpscaleOptions::result_size`]; [`Error::NotFinite`] when the numbers left their range; device errors.
     pub fn upscale(
         &self,
         picture: &RgbImage,
         options: &UpscaleOptions,
         done: &mut dyn FnMut(usize, usize),
     ) -> Result<RgbImage> {
-        let (width, height) = picture.dimensions();
-        let invalid =
-            |field, value: String, limit: String| Err(Error::InvalidRequest { field, value, limit });
-        if let Some(scale) = options.scale.filter(|scale| !(1.0..=8.0).contains(scale)) {
-            return invalid("scale", scale.to_string(), "a number from 1 to 8".into());
+        let mut part = self.part(picture, options)?;
+        while let Some((finished, total)) = part.step(self)? {
+            done(finished, total);
         }
-        let own = self.scale() as u32;
-        if width.min(height) == 0 {
-            return invalid("image", format!("{width}x{height} pixels"), "at least one pixel".into());
+        part.finish()
+    }
+
+    /// Begins to enlarge a picture.
+    ///
+    /// # Errors
+    /// As [`UpscaleOptions::result_size`], and device errors.
+    pub fn begin(self: Arc<Self>, picture: &RgbImage, options: &UpscaleOptions) -> Result<Upscaling> {
+        let part = self.part(picture, options)?;
+        Ok(Upscaling { network: self, part })
+    }
+
+    fn part(&self, picture: &RgbImage, options: &UpscaleOptions) -> Result<Part> {
+        let size = options.result_size(picture.dimensions(), self.scale())?;
+        let pixels = to_pixels(picture, &self.device)?;
+        let tiles = TiledUpscale::new(&self.network, &pixels, options.tiles, options.seamless)?;
+        Ok(Part { tiles, size, seamless: options.seamless, _workspace: Workspace::new() })
+    }
+}
+
+impl Upscaling {
+    /// Enlarges the next tile; how many are done and of how many, or `None` where there was none left.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn step(&mut self) -> Result<Option<(usize, usize)>> {
+        self.part.step(&self.network)
+    }
+
+    /// The larger picture, once all tiles are done.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] when the numbers left their range; device errors.
+    pub fn finish(self) -> Result<RgbImage> {
+        self.part.finish()
+    }
+}
+
+impl Part {
+    fn step(&mut self, network: &UpscaleNetwork) -> Result<Option<(usize, usize)>> {
+        let more = self.tiles.step(&network.network)?;
+        Ok(more.then(|| (self.tiles.done(), self.tiles.total())))
+    }
+
+    fn finish(self) -> Result<RgbImage> {
+        let enlarged = to_image(&self.tiles.finish()?)?;
+        if self.size == enlarged.dimensions() {
+            return Ok(enlarged);
         }
-        let largest = options.scale.unwrap_or(0.0).max(f64::from(own));
-        if f64::from(width) * f64::from(height) * largest * largest > MAX_PIXELS as f64 {
-            let limit =
-                format!("small enough that {largest} times its sides are {MAX_PIXELS} pixels at most");
-            return invalid("image", format!("{width}x{height} pixels"), limit);
-        }
-        let _workspace = Workspace::new();
-        let pixels = self.network.upscale(&to_pixels(picture, &self.device)?, options.tiles, done)?;
-        let enlarged = to_image(&pixels)?;
-        Ok(match options.scale.filter(|scale| *scale != f64::from(own)) {
-            None => enlarged,
-            Some(scale) => {
-                let side = |side: u32| (f64::from(side) * scale).round() as u32;
-                image::imageops::resize(&enlarged, side(width), side(height), FilterType::Lanczos3)
-            }
-        })
+        Ok(circular::scaled(&enlarged, self.size, self.seamless, |enlarged, width, height| {
+            image::imageops::resize(enlarged, width, height, FilterType::Lanczos3)
+        }))
     }
 }
 

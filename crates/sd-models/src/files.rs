@@ -65,7 +65,8 @@ impl ModelFiles {
     }
 
     /// The same model with the VAE at `path`: a folder, or a file in the diffusers or the original naming. A file
-    /// carries no configuration; the model's own then counts.
+    /// carries no configuration; the model's own then counts. It may be a tiny autoencoder
+    /// ([`AutoencoderTiny`](crate::taesd::AutoencoderTiny)).
     ///
     /// # Errors
     /// [`Error::NotAModel`] and [`Error::BadFile`] when there is no VAE at `path`.

@@ -5,6 +5,7 @@ use sd_kernels::Precision;
 
 use crate::Weights;
 use crate::controlnet::ControlNetConfig;
+use crate::taesd::AutoencoderTiny;
 use crate::unet::UnetConfig;
 use crate::vae::VaeConfig;
 
@@ -76,6 +77,14 @@ impl VaeConfig {
             product(&[maps, height.div_ceil(1 << level), width.div_ceil(1 << level)])
         });
         levels.max().unwrap_or(0).saturating_mul(ACTIVATION)
+    }
+}
+
+impl AutoencoderTiny {
+    /// The memory that decoding one picture of `height` x `width` pixels takes beside the weights, in bytes: the input, the
+    /// hidden state and the output of a convolution at full size, with the 64 channels that all published ones have.
+    pub fn decode_workspace(height: usize, width: usize) -> u64 {
+        product(&[3 * 64, height, width]).saturating_mul(ACTIVATION)
     }
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use candle_core::{DType, Device, Tensor};
-use sd_models::vae::{AutoencoderKl, Tiles};
+use sd_models::vae::{AutoencoderKl, SampleSize, Tiles};
 use sd_models::{ModelFiles, Weights};
 
 fn demo_vae() -> AutoencoderKl {
@@ -38,8 +38,9 @@ fn difference(a: &Tensor, b: &Tensor) -> (f32, f32) {
 fn tiles_give_nearly_the_whole_picture() {
     let vae = demo_vae();
     let tiles = Tiles::of(vae.config());
-    assert_eq!(tiles.pixels(), 64);
-    let picture = picture(160, 112);
+    let side = tiles.pixels();
+    assert_eq!(vae.config().sample_size, Some(SampleSize::Side(side)));
+    let picture = picture(5 * side / 2, 7 * side / 4);
     let latents = vae.encode(&picture).unwrap().mean;
     let whole = vae.decode(&latents).unwrap();
     let tiled = vae.decode_tiled(&latents, tiles).unwrap();
@@ -58,7 +59,8 @@ fn tiles_give_nearly_the_whole_picture() {
 #[test]
 fn one_tile_is_the_whole_picture_to_the_last_bit() {
     let vae = demo_vae();
-    let latents = vae.encode(&picture(64, 40)).unwrap().mean;
+    let side = Tiles::of(vae.config()).pixels();
+    let latents = vae.encode(&picture(side, 5 * side / 8)).unwrap().mean;
     let values = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let tiled = vae.decode_tiled(&latents, Tiles::of(vae.config())).unwrap();
     assert!(values(tiled) == values(vae.decode(&latents).unwrap()));

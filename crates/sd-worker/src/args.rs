@@ -1,5 +1,7 @@
 //! The command line. Every flag is also an environment variable `SD_WORKER_...`.
 
+pub(crate) mod safety;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -10,10 +12,15 @@ use operations_contract::{
 use sd_inference::machine::parse_bytes;
 use sd_inference::{MemoryLimit, RandomModel};
 
+use crate::config::{ConfigArgs, FileArgs};
 use crate::control::{ControlArgs, ControlNetArgs};
+use crate::jobs::args::JobsArgs;
+use crate::life::LifeArgs;
 use crate::loras::LoraArg;
 use crate::models::args::ModelsArgs;
 use crate::pool::PoolArgs;
+use crate::registration::args::SupervisorArgs;
+use safety::SafetyArgs;
 
 /// More threads than any machine has cores.
 const MAX_THREADS: i64 = 1024;
@@ -23,14 +30,18 @@ const MAX_THREADS: i64 = 1024;
 #[command(version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 done; 1 the work failed; 2 the request cannot be done as asked; 130 interrupted.\n\
-    Every flag is also an environment variable: --guidance-scale is SD_WORKER_GUIDANCE_SCALE."
+    Every flag is also an environment variable: --guidance-scale is SD_WORKER_GUIDANCE_SCALE. Those of `serve` are also keys\n\
+    of a configuration file: see `sd-worker config --help`."
 )]
 pub(crate) struct Cli {
     /// Threads to compute with [default: one for each core that this process may use].
     #[arg(long, global = true, env = "SD_WORKER_THREADS", value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS))]
     pub(crate) threads: Option<u16>,
-    /// How log lines look. Which ones there are is set by SD_WORKER_LOG, such as `debug` or `sd_engine=trace`.
+    /// Which log lines there are, such as `debug` or `sd_engine=trace` [default: `info` for a service, else `warn`].
+    #[arg(long, global = true, env = "SD_WORKER_LOG", value_name = "FILTER", value_parser = crate::logging::filter)]
+    pub(crate) log: Option<String>,
+    /// How log lines look.
     #[arg(long, global = true, env = "SD_WORKER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
     #[command(subcommand)]
@@ -50,6 +61,10 @@ pub(crate) enum Command {
     Inpaint(InpaintArgs),
     /// Serve the jobs API over HTTP.
     Serve(ServeArgs),
+    /// Print what `serve` is told by file, environment and flags, and which of them says it.
+    Config(ConfigArgs),
+    /// Submit jobs to a worker elsewhere, list, watch, cancel and fetch them.
+    Jobs(JobsArgs),
     /// Tell how a picture was made: the command that makes it again.
     Inspect(InspectArgs),
     /// Enlarge a picture with a network of the ESRGAN family.
@@ -74,7 +89,8 @@ pub(crate) enum LogFormat {
 /// Where a model's files are, beside its name.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct PlaceArgs {
-    /// A folder or file whose VAE replaces the model's.
+    /// A folder or file whose VAE replaces the model's; or a tiny autoencoder (TAESD, for SDXL TAESDXL), which decodes in a
+    /// fraction of the time, with less detail.
     #[arg(long, env = "SD_WORKER_VAE", value_name = "PATH")]
     pub(crate) vae: Option<String>,
     /// A folder or file whose UNet replaces the model's: models for few steps are often published as a UNet alone.
@@ -95,7 +111,8 @@ pub(crate) struct ModelArgs {
     /// `demo`, a folder in the diffusers layout, a single safetensors file in the original naming, or a model in the
     /// hub cache (`owner/name`, `sd15`, `sdxl`, ...). `serve` takes several: the first is the default. In the environment,
     /// several are separated by `;`.
-    #[arg(long, env = "SD_WORKER_MODEL", default_value = crate::demo::NAME, value_name = "ID|PATH", value_delimiter = ';')]
+    #[arg(long, visible_alias = "model-path", env = "SD_WORKER_MODEL", default_value = crate::demo::NAME,
+          value_name = "ID|PATH", value_delimiter = ';')]
     pub(crate) model: Vec<String>,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
@@ -121,7 +138,7 @@ pub(crate) struct ModelArgs {
     /// A tiny autoencoder for previews by the method `taesd`: a folder or safetensors file of TAESD, for SDXL TAESDXL.
     #[arg(long, env = "SD_WORKER_PREVIEW_VAE", value_name = "PATH")]
     pub(crate) preview_vae: Option<PathBuf>,
-    /// A network of the ESRGAN family (.safetensors) that second passes may enlarge with.
+    /// A network of the ESRGAN family (.safetensors) that second passes and the operation image_upscale enlarge with.
     #[arg(long, env = "SD_WORKER_UPSCALER", value_name = "FILE")]
     pub(crate) upscaler: Option<PathBuf>,
     /// A model that may take over from this one late in a run: SDXL's refiner, or another of the same family.
@@ -323,21 +340,26 @@ pub(crate) struct GenerateArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
+    pub(crate) file: FileArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) nets: ControlNetArgs,
     /// Address and port; port 0 takes any free one. Other than loopback needs a token.
     #[arg(long, env = "SD_WORKER_LISTEN", default_value = "127.0.0.1:8600", value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
-    /// The bearer token that clients must send. Better given by the environment, where `ps` does not show it.
-    #[arg(long, env = "SD_WORKER_TOKEN", hide_env_values = true)]
-    pub(crate) token: Option<String>,
     /// How many jobs may wait.
     #[arg(long, env = "SD_WORKER_QUEUE_CAPACITY", default_value_t = 64, value_name = "JOBS",
           value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) queue_capacity: u16,
     #[command(flatten)]
     pub(crate) pool: PoolArgs,
+    #[command(flatten)]
+    pub(crate) safety: SafetyArgs,
+    #[command(flatten)]
+    pub(crate) life: LifeArgs,
+    #[command(flatten)]
+    pub(crate) supervisor: SupervisorArgs,
 }
 
 /// What `generate` takes, and a picture to start from.
@@ -412,6 +434,9 @@ pub(crate) struct UpscaleArgs {
     /// How many pixels on each side of a tile are shared with the next one.
     #[arg(long, env = "SD_WORKER_MARGIN", value_name = "PIXELS", default_value_t = 16)]
     pub(crate) margin: u16,
+    /// Which edges of the picture meet, so that those of the result do: x (left and right), y (top and bottom) or both.
+    #[arg(long, env = "SD_WORKER_TILING", value_enum, value_name = "AXES")]
+    pub(crate) tiling: Option<Axes>,
     /// Where to compute: `cpu`, `cuda`, `cuda:N` or `metal`.
     #[arg(long, env = "SD_WORKER_DEVICE", default_value = "cpu")]
     pub(crate) device: DeviceName,
@@ -494,7 +519,7 @@ pub(crate) enum BenchPart {
     Step,
     /// Latents to pixels.
     Decode,
-    /// A preview by the linear map, at full size and as JPEG.
+    /// A preview by the linear map: what the next step waits for, and the rest.
     Preview,
     /// All of it, from prompt to pixels.
     Picture,

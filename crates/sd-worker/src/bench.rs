@@ -37,8 +37,12 @@ struct Report {
     step_ms: Option<f64>,
     /// Latents to pixels, all pictures of the batch.
     decode_ms: Option<f64>,
-    /// A preview by the linear map, as a job sends it.
+    /// What the next step waits for when a job sends a preview by the linear map.
     preview_ms: Option<f64>,
+    /// What is done of it beside the next step.
+    preview_beside_ms: Option<f64>,
+    /// What a preview after each step adds to the steps; null where either was not measured.
+    preview_share_of_step: Option<f64>,
     /// From prompts to pixels.
     picture_ms: Option<f64>,
     /// More of each, by the name of its median.
@@ -108,12 +112,17 @@ fn measure(pipeline: &Pipeline, args: &BenchArgs, name: String, load: Duration) 
     let on_cpu = pipeline.device().is_cpu();
     let peak = on_cpu.then(|| sd_inference::measure_peak() / GIGA);
     let mut parts = BTreeMap::new();
+    let mut preview_beside_ms = None;
     for part in &args.parts {
         let samples = match part {
             BenchPart::Text => bench.text()?,
             BenchPart::Step => bench.steps()?,
             BenchPart::Decode => bench.decode()?,
-            BenchPart::Preview => bench.preview()?,
+            BenchPart::Preview => {
+                let (samples, beside) = bench.preview()?;
+                preview_beside_ms = Some(median(&beside.iter().copied().map(millis).collect::<Vec<_>>()));
+                samples
+            }
             BenchPart::Picture => bench.picture(args.steps.into())?,
         };
         parts.insert(key(*part), Part::new(&samples, peak));
@@ -134,6 +143,10 @@ fn measure(pipeline: &Pipeline, args: &BenchArgs, name: String, load: Duration) 
         step_ms: median_of(BenchPart::Step),
         decode_ms: median_of(BenchPart::Decode),
         preview_ms: median_of(BenchPart::Preview),
+        preview_beside_ms,
+        preview_share_of_step: median_of(BenchPart::Preview)
+            .zip(median_of(BenchPart::Step))
+            .map(|(preview, step)| preview / step),
         picture_ms: median_of(BenchPart::Picture),
         parts,
         peak_gflop_per_s: peak,
@@ -195,21 +208,28 @@ impl Bench<'_> {
         self.repeat(|| timed(decode))
     }
 
-    fn preview(&self) -> Result<Vec<Sample>, Failure> {
+    /// What the next step waits for, and how long the rest takes.
+    fn preview(&self) -> Result<(Vec<Sample>, Vec<Duration>), Failure> {
         let mut generation = self.begin(1)?;
         generation.step()?;
         let output = Output { format: ImageFormat::Jpeg, quality: 80, ..Output::default() };
-        let preview = || {
-            let Some(image) = generation.preview(PreviewMethod::LatentRgb)? else {
+        let mut beside = Vec::new();
+        let mut preview = || {
+            let start = Instant::now();
+            let Some(pending) = generation.pending_preview(PreviewMethod::LatentRgb)? else {
                 return Err(Failure::refused("part preview: nobody can read this model's latents"));
             };
+            let waited = start.elapsed();
+            let image = pending.picture();
             let (width, height) = image.dimensions();
             let picture = Picture::from_rgb(width, height, image.into_raw()).map_err(Failure::failed)?;
             encode_image(&picture, &output, &[]).map_err(Failure::failed)?;
-            Ok(())
+            beside.push(start.elapsed() - waited);
+            Ok(waited)
         };
-        self.warm_up(preview)?;
-        self.repeat(|| timed(preview))
+        self.warm_up(|| preview().map(drop))?;
+        let samples = self.repeat(preview)?;
+        Ok((samples, beside.split_off(self.warmup)))
     }
 
     /// Whole pictures of a warm pipeline. What runs before is a picture of a single step, because it takes long.
@@ -273,7 +293,11 @@ fn table(report: &Report) -> String {
             BenchPart::Picture => format!("{} steps", report.picture_steps),
             _ => key(part).to_owned(),
         };
-        lines.push(format!("  {name:<12} {}", line(measured)));
+        let line = match part {
+            BenchPart::Preview => preview_line(measured, report),
+            _ => line(measured),
+        };
+        lines.push(format!("  {name:<12} {line}"));
     }
     if let Some(peak) = report.peak_gflop_per_s {
         lines.push(format!("  {:<12} {peak:>10.1} GFLOP/s of f32 in registers", "peak"));
@@ -286,13 +310,30 @@ fn table(report: &Report) -> String {
 
 fn line(part: &Part) -> String {
     let samples = &part.samples_ms;
-    let least = samples.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = samples.iter().copied().fold(0.0, f64::max);
+    let [least, most] = ends(samples);
     let mut line = format!("{:>10.1} ms [{least:.1} .. {most:.1}]", median(samples));
     if let (Some(gflop), Some(rate), Some(share)) = (part.gflop, part.gflop_per_s, part.share_of_peak) {
         line.push_str(&format!("  {gflop:.1} GFLOP, {rate:.1} GFLOP/s, {:.0} % of the peak", 100.0 * share));
     }
     line
+}
+
+/// So little that it is told in microseconds; it is no work of the kernels.
+fn preview_line(part: &Part, report: &Report) -> String {
+    let [least, most] = ends(&part.samples_ms).map(|ms| 1e3 * ms);
+    let mut line = format!("{:>10.0} us [{least:.0} .. {most:.0}]", 1e3 * median(&part.samples_ms));
+    if let Some(share) = report.preview_share_of_step {
+        line.push_str(&format!("  {:.2} % of a step", 100.0 * share));
+    }
+    if let Some(beside) = report.preview_beside_ms {
+        line.push_str(&format!(", {:.0} us more beside the next one", 1e3 * beside));
+    }
+    line
+}
+
+/// The least and the most.
+fn ends(samples: &[f64]) -> [f64; 2] {
+    [samples.iter().copied().fold(f64::INFINITY, f64::min), samples.iter().copied().fold(0.0, f64::max)]
 }
 
 fn millis(duration: Duration) -> f64 {

@@ -3,37 +3,45 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use operations_contract::{
-    Common, ErrorCode, EventImage, Extend, Hires, ImageData, ImageGeneration, ImageInpaint, ImageTransform,
-    JobEvent, JobId, Operation, Output, Refiner, Terminator, Timings,
+    Common, Extend, Hires, ImageData, ImageGeneration, ImageInpaint, ImageTransform, Operation, Output,
+    Refiner,
 };
-use sd_engine::{JobRouter, JobUpdate};
 use serde_json::json;
 
 use crate::args::{GenerateArgs, InpaintArgs, TransformArgs};
-use crate::exit::{Failure, Kind, say};
+use crate::exit::{Failure, say};
+use crate::follow;
 use crate::loras;
 use crate::model;
 use crate::output::OutputFiles;
+use crate::story::{Bar, Done};
 use crate::worker::Worker;
 
 /// `sd-worker generate`.
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
-    make(args, Operation::ImageGeneration(ImageGeneration { common: common(args)? }))
+    make(args, |common| Operation::ImageGeneration(ImageGeneration { common }))
 }
 
 /// `sd-worker transform`.
 pub(crate) fn transform(args: &TransformArgs) -> Result<(), Failure> {
-    let (common, strength) = (common(&args.generate)?, args.strength);
-    let init_image = read("image", &args.image)?;
-    make(&args.generate, Operation::ImageTransform(ImageTransform { common, init_image, strength }))
+    let (init_image, strength) = (read("image", &args.image)?, args.strength);
+    make(&args.generate, |common| {
+        let init_image = init_image.clone();
+        Operation::ImageTransform(ImageTransform { common, init_image, strength })
+    })
 }
 
 /// `sd-worker inpaint`.
 pub(crate) fn inpaint(args: &InpaintArgs) -> Result<(), Failure> {
-    let request = ImageInpaint {
-        common: common(&args.generate)?,
+    let request = inpaint_request(args)?;
+    make(&args.generate, |common| Operation::ImageInpaint(ImageInpaint { common, ..request.clone() }))
+}
+
+/// What the flags of `inpaint` say beside those of `generate`.
+pub(crate) fn inpaint_request(args: &InpaintArgs) -> Result<ImageInpaint, Failure> {
+    Ok(ImageInpaint {
+        common: Common::default(),
         init_image: read("image", &args.image)?,
         mask_image: args.mask.as_deref().map_or(Ok(ImageData::default()), |mask| read("mask", mask))?,
         mask_from_alpha: args.mask_from_alpha,
@@ -47,8 +55,7 @@ pub(crate) fn inpaint(args: &InpaintArgs) -> Result<(), Failure> {
         strength: args.strength,
         mask_blur: args.mask_blur,
         padding_mask_crop: args.padding_mask_crop,
-    };
-    make(&args.generate, Operation::ImageInpaint(request))
+    })
 }
 
 /// The bytes of an image file that a flag names.
@@ -58,39 +65,28 @@ pub(crate) fn read(flag: &str, path: &Path) -> Result<ImageData, Failure> {
     if bytes.is_empty() { Err(refused("is empty".into())) } else { Ok(ImageData::new(bytes)) }
 }
 
-fn make(args: &GenerateArgs, mut operation: Operation) -> Result<(), Failure> {
+fn make(args: &GenerateArgs, operation: impl Fn(Common) -> Operation) -> Result<(), Failure> {
     let start = Instant::now();
     // What the contract alone can refuse is refused before a model is loaded.
-    operation.common_mut().output.quality = args.quality;
-    operation.validate().map_err(Failure::refused)?;
+    let mut common = common(args)?;
+    common.output.quality = args.quality;
+    operation(common.clone()).validate().map_err(Failure::refused)?;
     let output = OutputFiles::reserve(&args.output)?;
-    operation.common_mut().output =
-        Output { format: output.format(), metadata: !args.no_metadata, quality: args.quality };
+    common.output = Output { format: output.format(), metadata: !args.no_metadata, quality: args.quality };
 
     let worker = Worker::new(1);
     let (router, models) = (worker.router.clone(), worker.models.clone());
     let pipeline = model::load(&args.model, [args.width, args.height])?;
     let nets = args.control.nets.load(&pipeline)?;
     let (loras, catalogue) = loras::chosen(&args.lora, args.model.lora_dir.as_deref(), &pipeline)?;
-    operation.common_mut().loras = loras;
+    common.loras = loras;
     let engine = worker.start(pipeline, nets, catalogue, args.model.name())?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("no runtime: {error}")))?;
-    let finished = runtime.block_on(async {
-        models.settled().await;
-        let accepted = router.submit(operation).map_err(Failure::refused)?;
-        let finished = follow(&router, &accepted.job_id, args.json).await;
-        router.shutdown();
-        finished
-    });
-    router.shutdown();
-    engine.join().map_err(Failure::failed)?;
-    report(args, output, &finished?, start.elapsed())
+    let done = follow::to_the_end(&router, &models, engine, operation(common), Bar::new("step", args.json))?;
+    report(args, output, &done, start.elapsed())
 }
 
-fn common(args: &GenerateArgs) -> Result<Common, Failure> {
+/// What the flags say of a request, save for its files and adapters.
+pub(crate) fn common(args: &GenerateArgs) -> Result<Common, Failure> {
     Ok(Common {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
@@ -123,83 +119,6 @@ fn common(args: &GenerateArgs) -> Result<Common, Failure> {
         guess_mode: args.control.guess_mode,
         ..Common::default()
     })
-}
-
-/// What a finished job told.
-struct Done {
-    images: Vec<EventImage>,
-    timings: Timings,
-}
-
-/// Follows the job to its end, showing its progress. Ctrl-C cancels it.
-async fn follow(router: &JobRouter, id: &JobId, quiet: bool) -> Result<Done, Failure> {
-    let mut updates = router.subscribe(id, 0).ok_or_else(|| Failure::failed("the job is gone"))?;
-    let bar = progress_bar(quiet);
-    let mut done = None;
-    let mut error = None;
-    let mut interrupted = false;
-    loop {
-        let update = tokio::select! {
-            update = updates.next() => update,
-            _ = tokio::signal::ctrl_c(), if !interrupted => {
-                interrupted = true;
-                // It may have ended in this very moment; then its end is what counts.
-                let _ = router.cancel(id);
-                continue;
-            }
-        };
-        match update {
-            Some(JobUpdate::Event { event, .. }) => match event {
-                JobEvent::Started { steps, .. } => bar.set_length(steps.into()),
-                JobEvent::Progress { step, total_steps, .. } => {
-                    bar.set_length(total_steps.into());
-                    bar.set_position(step.into());
-                }
-                JobEvent::Narration { message, .. } => bar.suspend(|| eprintln!("note: {message}")),
-                JobEvent::Complete { images, timings, .. } => done = Some(Done { images, timings }),
-                JobEvent::Error(detail) => error = Some(detail),
-                _ => {}
-            },
-            Some(JobUpdate::End(end)) => {
-                bar.finish_and_clear();
-                return match (end, done, error) {
-                    (Terminator::Done, Some(done), _) => Ok(done),
-                    (Terminator::Cancelled, ..) => {
-                        Err(Failure { kind: Kind::Interrupted, message: "interrupted".into() })
-                    }
-                    (_, _, Some(detail))
-                        if matches!(
-                            detail.code,
-                            ErrorCode::UnsupportedOperation | ErrorCode::OutOfMemory
-                        ) =>
-                    {
-                        Err(Failure::refused(detail.message))
-                    }
-                    (_, _, Some(detail)) => Err(Failure::failed(detail.message)),
-                    (end, ..) => Err(Failure::failed(end)),
-                };
-            }
-            None => return Err(Failure::failed("the job ended without a word")),
-        }
-    }
-}
-
-fn progress_bar(quiet: bool) -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    if quiet {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    let style = ProgressStyle::with_template("{bar:30} step {pos}/{len}  {per_sec}  {eta} left");
-    if let Ok(style) = style {
-        bar.set_style(style.with_key(
-            "per_sec",
-            |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-                // Nothing can be done about a bar that cannot be drawn.
-                let _ = write!(out, "{:.2} it/s", state.per_sec());
-            },
-        ));
-    }
-    bar
 }
 
 fn report(args: &GenerateArgs, output: OutputFiles, done: &Done, elapsed: Duration) -> Result<(), Failure> {

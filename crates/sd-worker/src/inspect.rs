@@ -10,8 +10,14 @@ use serde_json::{Map, Value, json};
 use crate::args::{Cli, InspectArgs};
 use crate::exit::{Failure, say};
 
+mod controls;
+
 /// What the settings of our files call the tiles of the VAE.
 const VAE_TILING: &str = "VAE tiling";
+/// What they call another decoder than the model's.
+const VAE_DECODER: &str = "VAE Decoder";
+/// The command that enlarges.
+const UPSCALE: &str = "upscale";
 
 pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
     let refused = |reason: String| Failure::refused(format!("file {}: {reason}", args.file.display()));
@@ -27,14 +33,24 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
     say(quoted_line(&made.command))
 }
 
+/// A picture that a request needs and a file cannot carry.
+pub(crate) struct Need {
+    /// Where the request has it.
+    pub(crate) field: String,
+    /// The flag that names it, or `FILE`.
+    pub(crate) flag: &'static str,
+    /// What is known of it.
+    pub(crate) known: String,
+}
+
 /// How a picture was made.
 struct Making {
     /// As `POST /v1/jobs` takes it, save for its pictures.
     request: Value,
     /// The same as arguments, the program first.
     command: Vec<String>,
-    /// The pictures that it needs: field, flag and what is known of each.
-    needs: Vec<(&'static str, &'static str, String)>,
+    /// The pictures that it needs.
+    needs: Vec<Need>,
     notes: Vec<String>,
     own: bool,
 }
@@ -64,26 +80,38 @@ impl Making {
             .unwrap_or_default()
             .parse()
             .map_err(|error: operations_contract::UnknownName| error.to_string())?;
-        let needs = needed(kind, fields);
-        for (field, flag, known) in &needs {
-            fields.remove(*field);
+        let mut needs = needed(kind, fields);
+        for Need { field, flag, known } in &needs {
+            fields.remove(field);
             notes.push(format!("{flag} needs the picture that it was made from{known}"));
         }
-        notes.extend(control_pictures(fields));
         let mut command = Command::new(kind);
         command.fields(fields, &mut notes);
-        if settings.as_ref().is_some_and(|settings| own && settings.setting(VAE_TILING).is_some()) {
+        let tiled = settings.as_ref().is_some_and(|settings| own && settings.setting(VAE_TILING).is_some());
+        if tiled && command.argument("vae_tiling").is_some() {
             command.arguments.push("--vae-tiling=always".into());
         }
-        command
-            .arguments
-            .extend(needs.iter().map(|(field, flag, _)| format!("{flag}={}", field.to_uppercase())));
+        let decoder = settings.as_ref().and_then(|settings| settings.setting(VAE_DECODER)).filter(|_| own);
+        if let Some(decoder) = decoder.filter(|_| command.argument("vae").is_some()) {
+            command.arguments.push(format!("--vae={decoder}"));
+            notes.push(format!("{decoder} decoded it: give its folder or file"));
+        }
+        for Need { field, flag, .. } in &needs {
+            match flag.starts_with("--") {
+                true => command.arguments.push(format!("{flag}={}", field.to_uppercase())),
+                false => command.first = field.to_uppercase(),
+            }
+        }
+        let controls = controls::of(fields);
+        command.arguments.extend(controls.arguments);
+        notes.extend(controls.notes);
+        needs.extend(controls.needs);
         command.arguments.push(format!("--output={}", again(file, texts.format)));
         Ok(Self { command: command.finish(), request, needs, notes, own })
     }
 
     fn report(&self, texts: &FileTexts, file: &Path) -> Value {
-        let needs = self.needs.iter().map(|(field, flag, _)| json!({"field": field, "flag": flag}));
+        let needs = self.needs.iter().map(|Need { field, flag, .. }| json!({"field": field, "flag": flag}));
         json!({
             "file": file,
             "format": texts.format,
@@ -100,39 +128,33 @@ impl Making {
 }
 
 /// The pictures that a request needs. Files tell only their sizes.
-fn needed(kind: OperationKind, fields: &Map<String, Value>) -> Vec<(&'static str, &'static str, String)> {
+fn needed(kind: OperationKind, fields: &Map<String, Value>) -> Vec<Need> {
     let told = |field: &str| match fields.get(field).and_then(Value::as_str) {
         Some(size) if !size.is_empty() => format!(", a file of {size}"),
         _ => String::new(),
     };
+    let need = |field: &str, flag| Need { field: field.into(), flag, known: told(field) };
     let mut needs = Vec::new();
+    if kind == OperationKind::ImageUpscale {
+        return vec![need("image", "FILE")];
+    }
     if kind != OperationKind::ImageGeneration {
-        needs.push(("init_image", "--image", told("init_image")));
+        needs.push(need("init_image", "--image"));
     }
     // Our own requests name the mask where there was one; those of others never do.
     let other_mask =
         fields.contains_key("extend") || fields.get("mask_from_alpha") == Some(&Value::Bool(true));
     if kind == OperationKind::ImageInpaint && (fields.contains_key("mask_image") || !other_mask) {
-        needs.push(("mask_image", "--mask", told("mask_image")));
+        needs.push(need("mask_image", "--mask"));
     }
     needs
-}
-
-/// Takes the sizes of control pictures out of a request, and says which it needs.
-fn control_pictures(fields: &mut Map<String, Value>) -> Vec<String> {
-    let Some(Value::Array(controls)) = fields.get_mut("control") else { return Vec::new() };
-    let needed = |(index, control): (usize, &mut Value)| {
-        let size = control.as_object_mut()?.remove("image")?;
-        let size = size.as_str().unwrap_or_default();
-        Some(format!("control[{index}] needs the picture that it was given, a file of {size}"))
-    };
-    controls.iter_mut().enumerate().filter_map(needed).collect()
 }
 
 /// A command line in the making: fields become flags by their names.
 struct Command {
     known: clap::Command,
-    prompt: String,
+    /// The argument without a flag: the prompt, or the picture that is enlarged.
+    first: String,
     arguments: Vec<String>,
 }
 
@@ -141,23 +163,25 @@ impl Command {
         let name = match kind {
             OperationKind::ImageTransform => "transform",
             OperationKind::ImageInpaint => "inpaint",
+            OperationKind::ImageUpscale => UPSCALE,
             _ => "generate",
         };
         let known = Cli::command().find_subcommand(name).cloned().unwrap_or_default().name(name);
-        Self { known, prompt: String::new(), arguments: Vec::new() }
+        Self { known, first: String::new(), arguments: Vec::new() }
     }
 
+    /// The flag of this name, with `_` for `-`.
     fn argument(&self, name: &str) -> Option<&Arg> {
-        self.known.get_arguments().find(|arg| arg.get_id() == name && arg.get_long().is_some())
+        let long = name.replace('_', "-");
+        self.known.get_arguments().find(|arg| arg.get_long() == Some(long.as_str()))
     }
 
     fn fields(&mut self, fields: &Map<String, Value>, notes: &mut Vec<String>) {
         for (field, value) in fields {
             match (field.as_str(), value) {
                 ("operation" | "num_images", _) => {}
-                ("control", Value::Array(controls)) if !controls.is_empty() => {
-                    notes.push("its controls are in the request as JSON, not in the command".into());
-                }
+                // They have flags of their own kind.
+                ("control", Value::Array(_)) => {}
                 ("loras", Value::Array(loras)) if self.argument("lora").is_some() => {
                     for lora in loras {
                         let name = lora.get("name").and_then(Value::as_str).unwrap_or_default();
@@ -167,7 +191,11 @@ impl Command {
                         notes.push(format!("the LoRA {name} is needed: {found}"));
                     }
                 }
-                ("prompt", _) => self.prompt = value.as_str().unwrap_or_default().to_owned(),
+                ("model", Value::String(name)) if self.known.get_name() == UPSCALE => {
+                    self.field(field, value, notes);
+                    notes.push(format!("the network {name} is needed: give its file instead"));
+                }
+                ("prompt", _) => self.first = value.as_str().unwrap_or_default().to_owned(),
                 ("output", Value::Object(output)) => {
                     if let Some(quality) = output.get("quality") {
                         self.field("quality", quality, notes);
@@ -245,10 +273,10 @@ impl Command {
 
     fn finish(self) -> Vec<String> {
         let mut line = vec!["sd-worker".to_owned(), self.known.get_name().to_owned()];
-        match self.prompt.starts_with('-') {
+        match self.first.starts_with('-') {
             // Otherwise it would be taken for a flag.
-            true => line.extend(self.arguments.into_iter().chain(["--".to_owned(), self.prompt])),
-            false => line.extend([self.prompt].into_iter().chain(self.arguments)),
+            true => line.extend(self.arguments.into_iter().chain(["--".to_owned(), self.first])),
+            false => line.extend([self.first].into_iter().chain(self.arguments)),
         }
         line
     }
@@ -283,6 +311,8 @@ fn quoted_line(arguments: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     fn making(request: Value) -> Making {
@@ -339,17 +369,30 @@ mod tests {
     }
 
     #[test]
-    fn controls_are_told_with_the_pictures_that_they_need() {
+    fn controls_become_flags_with_placeholders_for_their_files() {
         let made = making(json!({
-            "operation": "image_generation", "prompt": "x",
-            "control": [{"kind": "canny", "image": "99 bytes", "strength": 0.5}],
+            "operation": "image_transform", "prompt": "x", "init_image": "7 bytes", "guess_mode": true,
+            "control": [
+                {"kind": "canny", "image": "99 bytes", "preprocess": "canny", "strength": 0.5, "start": 0.0, "end": 1.0},
+                {"kind": "depth", "image": "5 bytes", "preprocess": "none", "strength": 1.0, "start": 0.25, "end": 0.75},
+                {"kind": "canny", "image": "98 bytes"},
+            ],
         }));
-        assert_eq!(made.request["control"], json!([{"kind": "canny", "strength": 0.5}]));
-        let notes = made.notes.join("\n");
-        assert!(
-            notes.contains("control[0]") && notes.contains("99 bytes") && notes.contains("as JSON"),
-            "{notes}"
+        assert_eq!(
+            quoted_line(&made.command),
+            "sd-worker transform x --guess-mode --image=INIT_IMAGE --controlnet=canny=CANNY_CONTROLNET \
+             --controlnet=depth=DEPTH_CONTROLNET --control=canny=CONTROL_IMAGE_1,strength=0.5,preprocess=canny \
+             --control=depth=CONTROL_IMAGE_2,start=0.25,end=0.75 --control=canny=CONTROL_IMAGE_3 '--output=a b-again.png'"
         );
+        // It is a command.
+        Cli::try_parse_from(&made.command).unwrap();
+        let notes = made.notes.join("\n");
+        for told in ["CONTROL_IMAGE_1", "99 bytes", "5 bytes", "98 bytes", "the ControlNet depth"] {
+            assert!(notes.contains(told), "{told} is not in {notes}");
+        }
+        assert_eq!(made.request["control"][0].get("image"), None);
+        let needs: Vec<&str> = made.needs.iter().map(|need| need.field.as_str()).collect();
+        assert_eq!(needs, ["init_image", "control[0].image", "control[1].image", "control[2].image"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use operations_contract::{JobId, Operation};
+use operations_contract::{Common, ImageGeneration, JobId, Operation};
 use sd_engine::{JobRouter, SubmitError};
 use sd_http::{Api, ApiConfig, Server, ServerConfig};
 use sd_inference::Pipeline;
@@ -63,10 +63,14 @@ fn while_busy<T>(router: &JobRouter, size: u32, measure: impl FnOnce() -> T) -> 
         let submitting = scope.spawn(|| {
             let mut jobs: Vec<JobId> = Vec::new();
             while !done.load(Ordering::Relaxed) {
-                let mut operation = Operation::generate("a photograph of a lighthouse on a cliff at dusk");
-                let common = operation.common_mut();
-                (common.width, common.height, common.steps) = (Some(size), Some(size), Some(STEPS));
-                match router.submit(operation) {
+                let common = Common {
+                    prompt: "a photograph of a lighthouse on a cliff at dusk".into(),
+                    width: Some(size),
+                    height: Some(size),
+                    steps: Some(STEPS),
+                    ..Common::default()
+                };
+                match router.submit(Operation::ImageGeneration(ImageGeneration { common })) {
                     Ok(accepted) => jobs.push(accepted.job_id),
                     Err(SubmitError::QueueFull { .. }) => std::thread::sleep(Duration::from_millis(50)),
                     Err(error) => return Err(Failure::failed(error)),

@@ -37,6 +37,15 @@ impl FromStr for LoraArg {
 }
 
 impl LoraArg {
+    /// As a request to another worker has it, which knows adapters by their names only.
+    pub(crate) fn named(&self) -> Result<contract::Lora, String> {
+        let path = Path::new(&self.name);
+        match path.components().count() > 1 || path.extension().is_some() {
+            true => Err(format!("lora {}: is a file; the worker knows adapters by name", self.name)),
+            false => Ok(contract::Lora { name: self.name.clone(), scale: self.scale }),
+        }
+    }
+
     /// The file that is meant, where it is one and no name.
     fn file(&self) -> Option<PathBuf> {
         let path = Path::new(&self.name);

@@ -4,48 +4,72 @@
 
 mod args;
 mod bench;
+mod config;
 mod control;
 mod demo;
 mod exit;
+mod follow;
 mod generate;
 mod info;
 mod inspect;
+mod jobs;
 mod latency;
+mod life;
 mod logging;
 mod loras;
 mod model;
 mod models;
 mod output;
 mod pool;
+mod registration;
+mod reload;
+mod safety;
 mod serve;
+mod signals;
+mod story;
 mod threads;
 mod upscale;
 mod worker;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use args::{Cli, Command};
+use args::Command;
+use config::{Configured, Unusable};
+use exit::Failure;
+use reload::{Live, Reload};
 
 fn main() -> ExitCode {
     threads::keep_to_one_pool();
-    let cli = Cli::parse();
-    logging::start(cli.log_format, matches!(cli.command, Command::Serve(_)));
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let Configured { cli, explicit, settings } = match config::load(&arguments) {
+        Ok(configured) => configured,
+        Err(Unusable::CommandLine(error)) => error.exit(),
+        Err(Unusable::File(failure)) => return ended(Err(failure)),
+    };
+    let service = matches!(cli.command, Command::Serve(_));
+    let log = logging::start(cli.log_format, cli.log.as_deref(), service);
     if let Some(warning) = sd_inference::cpu_kernels_warning() {
         tracing::warn!("{warning}");
     }
-    let result = threads::start(cli.threads).and_then(|()| match cli.command {
+    ended(threads::start(cli.threads).and_then(|()| match cli.command {
         Command::Generate(args) => generate::run(&args),
         Command::Transform(args) => generate::transform(&args),
         Command::Inpaint(args) => generate::inpaint(&args),
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => {
+            let live = Live::new(log, &args);
+            serve::run(args, Reload::new(arguments, settings, live))
+        }
+        Command::Config(args) => config::run(&args, &settings),
+        Command::Jobs(args) => jobs::run(&args, &explicit),
         Command::Inspect(args) => inspect::run(&args),
         Command::Upscale(args) => upscale::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Info => info::run(cli.threads),
-    });
+    }))
+}
+
+fn ended(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

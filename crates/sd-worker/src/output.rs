@@ -20,13 +20,7 @@ impl OutputFiles {
     /// Checks that `path` can be written and that its ending names a format.
     pub(crate) fn reserve(path: &Path) -> Result<Self, Failure> {
         let refused = |reason: String| Failure::refused(format!("output {}: {reason}", path.display()));
-        let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-        let format = match extension.as_deref() {
-            Some("png") => ImageFormat::Png,
-            Some("jpg" | "jpeg") => ImageFormat::Jpeg,
-            Some("webp") => ImageFormat::Webp,
-            _ => return Err(refused("the file's ending must be .png, .jpg, .jpeg or .webp".into())),
-        };
+        let format = format_of(path)?;
         if path.is_dir() {
             return Err(refused("is a folder".into()));
         }
@@ -56,6 +50,20 @@ impl OutputFiles {
             written.push(path);
         }
         Ok(written)
+    }
+}
+
+/// The format that the ending of a file names.
+pub(crate) fn format_of(path: &Path) -> Result<ImageFormat, Failure> {
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+    match extension.as_deref() {
+        Some("png") => Ok(ImageFormat::Png),
+        Some("jpg" | "jpeg") => Ok(ImageFormat::Jpeg),
+        Some("webp") => Ok(ImageFormat::Webp),
+        _ => Err(Failure::refused(format!(
+            "output {}: the file's ending must be .png, .jpg, .jpeg or .webp",
+            path.display()
+        ))),
     }
 }
 

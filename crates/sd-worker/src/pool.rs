@@ -18,9 +18,10 @@ use crate::control::ControlNetArgs;
 use crate::exit::Failure;
 use crate::{loras, model};
 
-/// How many jobs share a forward pass where nobody says: what pays on the device (docs/benchmarks.md).
-const MAX_BATCH_CPU: usize = 1;
-const MAX_BATCH_GPU: usize = 4;
+/// How many jobs share a forward pass where nobody says.
+const MAX_BATCH: usize = 4;
+/// The largest picture for which that pays on the CPU, in pixels: docs/benchmarks.md has the measurements.
+const MAX_BATCH_PIXELS_CPU: u64 = 64 * 64;
 
 /// Which models are loaded when, and whose turn it is.
 #[derive(Debug, Args)]
@@ -32,7 +33,8 @@ pub(crate) struct PoolArgs {
     /// Unload a model that was not used for so many seconds; the next job loads it again [default: never].
     #[arg(long, env = "SD_WORKER_IDLE_UNLOAD", value_name = "SECONDS")]
     pub(crate) idle_unload: Option<NonZeroU64>,
-    /// How many jobs of one size and model share a forward pass [default: 1 on the CPU, 4 elsewhere].
+    /// How many jobs of one size and model share a forward pass [default: 4, on the CPU only for pictures of
+    /// up to 64x64 pixels, where it pays].
     #[arg(long, env = "SD_WORKER_MAX_BATCH", value_name = "JOBS", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) max_batch: Option<u16>,
     /// After how many seconds unserved the jobs of a caller count as of the next higher priority.
@@ -69,6 +71,8 @@ impl PoolArgs {
 pub(crate) struct PipelineLoader {
     models: Vec<Settings>,
     max_batch: usize,
+    /// The pixels of the largest picture that shares a forward pass.
+    max_batch_pixels: u64,
     on_cpu: bool,
 }
 
@@ -85,8 +89,8 @@ struct Settings {
 impl PipelineLoader {
     /// Reads what the files of all models say; loads none.
     ///
-    /// What belongs to one model - its VAE, its configurations, ControlNets, textual inversions and tiny autoencoder by
-    /// file - counts for the first; folders, whose files are taken where they fit, and the enlarging network count for all.
+    /// What belongs to one model - its VAE, UNet and configurations, its refiner, ControlNets, textual inversions and
+    /// tiny autoencoder by file - counts for the first; folders, whose files are taken where they fit, and the enlarging network count for all.
     pub(crate) fn new(args: &ModelArgs, nets: &ControlNetArgs, pool: &PoolArgs) -> Result<Self, Failure> {
         let mut models: Vec<Settings> = Vec::new();
         let options = model::options(args)?;
@@ -99,8 +103,12 @@ impl PipelineLoader {
                 _ => {
                     let place =
                         PlaceArgs { models_file: args.place.models_file.clone(), ..PlaceArgs::default() };
-                    let options =
-                        LoadOptions { embeddings: Vec::new(), preview_vae: None, ..options.clone() };
+                    let options = LoadOptions {
+                        embeddings: Vec::new(),
+                        preview_vae: None,
+                        refiner: None,
+                        ..options.clone()
+                    };
                     (place, ControlNetArgs::default(), options)
                 }
             };
@@ -110,8 +118,12 @@ impl PipelineLoader {
             models.push(Settings { name: name.clone(), source, options, lora_dir, nets, offer });
         }
         let on_cpu = options.device.is_cpu();
-        let usual = if on_cpu { MAX_BATCH_CPU } else { MAX_BATCH_GPU };
-        Ok(Self { models, max_batch: pool.max_batch.map_or(usual, usize::from), on_cpu })
+        let max_batch_pixels = match (pool.max_batch, on_cpu) {
+            (None, true) => MAX_BATCH_PIXELS_CPU,
+            _ => u64::MAX,
+        };
+        let max_batch = pool.max_batch.map_or(MAX_BATCH, usize::from);
+        Ok(Self { models, max_batch, max_batch_pixels, on_cpu })
     }
 }
 
@@ -137,7 +149,7 @@ fn offer(
 }
 
 impl Settings {
-    fn load(&self, max_batch: usize) -> Result<PipelineGenerator, GeneratorError> {
+    fn load(&self) -> Result<PipelineGenerator, GeneratorError> {
         let pipeline = Pipeline::load(&self.source, &self.options)?;
         for note in &pipeline.info().notes {
             tracing::warn!("{note}");
@@ -147,7 +159,7 @@ impl Settings {
         let loras: BTreeMap<String, Lora> =
             loras::of_folder(self.lora_dir.as_deref(), &pipeline).map_err(failed)?;
         let generator = PipelineGenerator::new(pipeline, &self.name, Vec::new());
-        Ok(generator.with_controlnets(nets).with_loras(loras).with_max_batch(max_batch))
+        Ok(generator.with_controlnets(nets).with_loras(loras))
     }
 }
 
@@ -161,7 +173,8 @@ impl ModelLoader for PipelineLoader {
     fn load(&mut self, id: &str) -> Result<PipelineGenerator, GeneratorError> {
         let model = self.models.iter().find(|model| model.name == id);
         let model = model.ok_or_else(|| GeneratorError::failed(format!("there is no model `{id}`")))?;
-        model.load(self.max_batch)
+        let generator = model.load()?;
+        Ok(generator.with_max_batch(self.max_batch).with_max_batch_pixels(self.max_batch_pixels))
     }
 
     /// What the machine has left, unless the flags set a limit or none.

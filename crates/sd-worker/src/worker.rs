@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use sd_engine::{
-    EngineHandle, GenerationEngine, JobRegistry, JobRouter, ModelBoard, PipelineGenerator, RequestQueue,
-    RequestReceiver, Retention,
+    EngineHandle, GenerationEngine, Generator, JobRegistry, JobRouter, ModelBoard, PipelineGenerator,
+    RequestQueue, RequestReceiver, Retention,
 };
 use sd_inference::{ControlNet, Lora, Pipeline};
 
@@ -46,7 +46,11 @@ impl Worker {
         name: &str,
     ) -> Result<EngineHandle, Failure> {
         let generator = PipelineGenerator::new(pipeline, name, Vec::new());
-        let generator = generator.with_controlnets(controlnets).with_loras(loras);
+        self.start_with(generator.with_controlnets(controlnets).with_loras(loras))
+    }
+
+    /// Starts the engine.
+    pub(crate) fn start_with<G: Generator>(self, generator: G) -> Result<EngineHandle, Failure> {
         GenerationEngine::new(generator, self.receiver, self.models)
             .start()
             .map_err(|error| Failure::failed(format!("the engine's thread cannot be started: {error}")))

@@ -35,7 +35,17 @@ fn a_picture_of_the_embedded_model_is_written_and_told_about() {
     assert!(printed.contains("c.png") && printed.contains("seed 5") && printed.contains(" s "), "{printed}");
     assert_eq!(files(folder.path()), ["c.png"]);
     let image = image::open(folder.path().join("c.png")).unwrap();
-    assert_eq!((image.width(), image.height()), (64, 64));
+    assert_eq!((image.width(), image.height()), (demo_side(), demo_side()));
+}
+
+/// The side of the pictures that the demonstration model is made for.
+fn demo_side() -> u32 {
+    let settings: Value = serde_json::from_str(include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../models/demo/sd-worker.json"
+    )))
+    .unwrap();
+    settings["default_width"].as_u64().unwrap() as u32
 }
 
 #[test]
@@ -80,7 +90,10 @@ fn a_picture_is_made_from_a_picture() {
         let output = sd_worker(arguments, folder.path());
         assert!(output.status.success(), "{}", text(&output.stderr));
     };
-    let middle = |name: &str| image::open(folder.path().join(name)).unwrap().to_rgb8().get_pixel(32, 32).0;
+    let middle = |name: &str| {
+        let picture = image::open(folder.path().join(name)).unwrap().to_rgb8();
+        picture.get_pixel(picture.width() / 2, picture.height() / 2).0
+    };
     run(&["generate", "a large red circle on grass", "--seed=5", "--output=circle.png"]);
     let [red, green, blue] = middle("circle.png");
     assert!(red > 150 && green < 110 && blue < 110, "{red} {green} {blue} is not red");
@@ -189,11 +202,12 @@ fn pictures_tile_and_grow() {
     let tiles = run(&["tiles.png", "--tiling=both"]);
     assert!(plain != tiles && plain.dimensions() == tiles.dimensions());
     let large = run(&["large.png", "--hires-scale=1.5", "--hires-upscaler=lanczos"]);
-    assert_eq!(large.dimensions(), (96, 96));
+    let grown = (demo_side() * 3 / 2, demo_side() * 3 / 2);
+    assert_eq!(large.dimensions(), grown);
     let network =
         concat!("--upscaler=", env!("CARGO_MANIFEST_DIR"), "/../../fixtures/upscalers/basic_2x.safetensors");
     let by_network = run(&["network.png", "--hires-scale=1.5", "--hires-upscaler=network", network]);
-    assert!(by_network.dimensions() == (96, 96) && by_network != large);
+    assert!(by_network.dimensions() == grown && by_network != large);
 
     for (arguments, named) in [
         (["--hires-scale=9", "--seed=1"], "hires.scale"),
@@ -216,8 +230,9 @@ fn what_a_mask_does_not_mark_is_kept() {
     };
     let picture = |name: &str| image::open(folder.path().join(name)).unwrap().to_rgb8();
     run(&["generate", "a large red circle on grass", "--seed=5", "--output=circle.png"]);
-    let marked = |x: u32| x >= 32;
-    image::GrayImage::from_fn(64, 64, |x, _| image::Luma([if marked(x) { 255 } else { 0 }]))
+    let side = demo_side();
+    let marked = |x: u32| x >= side / 2;
+    image::GrayImage::from_fn(side, side, |x, _| image::Luma([if marked(x) { 255 } else { 0 }]))
         .save(folder.path().join("mask.png"))
         .unwrap();
     run(&[
@@ -234,16 +249,16 @@ fn what_a_mask_does_not_mark_is_kept() {
     }
     let redrawn =
         after.enumerate_pixels().filter(|(x, y, pixel)| marked(*x) && *pixel != before.get_pixel(*x, *y));
-    assert!(redrawn.count() > 1500);
-    let [red, _, blue] = after.get_pixel(44, 32).0;
+    assert!(redrawn.count() * 8 > (side * side * 3) as usize);
+    let [red, _, blue] = after.get_pixel(side * 11 / 16, side / 2).0;
     assert!(blue > red, "blue {blue}, red {red}");
 
-    let narrow = image::GrayImage::new(32, 64);
+    let narrow = image::GrayImage::new(side / 2, side);
     narrow.save(folder.path().join("narrow.png")).unwrap();
     let arguments = ["inpaint", "x", "--image=circle.png", "--mask=narrow.png", "--output=a.png"];
     let output = sd_worker(&arguments, folder.path());
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("32 x 64"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains(&format!("{} x {side}", side / 2)), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -337,10 +352,7 @@ fn mistakes_end_with_exit_code_2_and_leave_nothing_behind() {
         ),
         (vec!["generate", "x", "--threads", "100000"], "'--threads <N>': 100000 is not in 1..=1024"),
         (vec!["generate", "x", "--memory-limit", "1MB"], "not enough memory: demo in f32 needs"),
-        (
-            vec!["generate", "x", "--memory-limit", "20MB", "--num-images", "8"],
-            "not enough memory: width 64 and",
-        ),
+        (vec!["generate", "x", "--memory-limit", "24MB", "--num-images", "8"], "not enough memory: width "),
         (vec!["generate", "x", "--memory-limit", "much"], "--memory-limit"),
         (vec!["bench", "--random", "sdxl", "--memory-limit", "4GB"], "GB of weights"),
         (vec!["generate", "x", "--vae-tiling", "maybe"], "maybe"),
@@ -420,14 +432,14 @@ fn bench_measures_what_it_is_asked_for() {
 #[test]
 fn a_picture_decoded_in_tiles_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let arguments =
-        ["generate", "a star", "--steps=1", "--width=128", "--vae-tiling=always", "--output=t.png"];
+    let (side, width) = (demo_side(), format!("--width={}", 2 * demo_side()));
+    let arguments = ["generate", "a star", "--steps=1", &width, "--vae-tiling=always", "--output=t.png"];
     let output = sd_worker(&arguments, folder.path());
     let message = text(&output.stderr);
     assert!(output.status.success(), "{message}");
-    assert!(message.contains("in tiles of 64 pixels"), "{message}");
+    assert!(message.contains(&format!("in tiles of {side} pixels")), "{message}");
     let file = text(&std::fs::read(folder.path().join("t.png")).unwrap());
-    assert!(file.contains("VAE tiling: 64"), "the metadata do not tell");
+    assert!(file.contains(&format!("VAE tiling: {side}")), "the metadata do not tell");
 }
 
 /// Whatever kernels a machine has, it draws the same picture as a processor with none of the faster ones.

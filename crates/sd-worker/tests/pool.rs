@@ -180,3 +180,25 @@ fn only_a_service_takes_several_models() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("only `serve` takes several"));
 }
+
+/// What belongs to one model belongs to the first: the others are of families that could not take its refiner.
+#[test]
+fn a_refiner_belongs_to_the_first_model() {
+    let service = Service::start(&["--refiner", "demo"]);
+    let refines = |model: &str| {
+        let models = service.json("GET", "/v1/models", "").1;
+        let found = models["models"].as_array().unwrap().iter().find(|entry| entry["id"] == model).cloned();
+        found.unwrap()["features"].as_array().unwrap().contains(&json!("refiner"))
+    };
+    assert!(refines("demo") && !refines(FIRST) && !refines(SECOND));
+    let ask = |model: &str| {
+        let job = json!({"operation": "image_generation", "prompt": "a star", "model": model, "steps": 4, "seed": 1,
+                         "refiner": {"start": 0.5}, "timestep_spacing": "trailing"});
+        service.json("POST", "/v1/jobs", &job.to_string())
+    };
+    let (status, accepted) = ask("demo");
+    assert_eq!(status, 202, "{accepted}");
+    service.done(accepted["sse_url"].as_str().unwrap());
+    let (status, refused) = ask(FIRST);
+    assert_eq!((status, &refused["error"]["fields"][0]["field"]), (422, &json!("refiner")), "{refused}");
+}

@@ -5,98 +5,11 @@
 #[path = "../../sd-models/tests/support/controlnet.rs"]
 mod nets;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+#[path = "support/service.rs"]
+mod service;
 
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Service {
-    child: Child,
-    address: String,
-}
-
-impl Service {
-    fn start(arguments: &[&str]) -> Self {
-        Self::start_with(arguments, &[])
-    }
-
-    fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sd-worker"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(arguments)
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
-        let service = Self { child, address };
-        let start = Instant::now();
-        while service.get("/ready").0 != 200 {
-            assert!(start.elapsed() < PATIENCE, "never ready");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        service
-    }
-
-    /// Sends one request and reads the answer to its end.
-    fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             {headers}content-length: {}\r\n\r\n{body}",
-            self.address,
-            body.len()
-        )
-        .unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        let body = answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned());
-        (status, body)
-    }
-
-    fn get(&self, path: &str) -> (u16, String) {
-        self.send("GET", path, "", "")
-    }
-
-    fn submit(&self, operation: &Value) -> (u16, Value) {
-        let (status, body) = self.send("POST", "/v1/jobs", "", &operation.to_string());
-        (status, serde_json::from_str(&body).unwrap())
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(start.elapsed() < PATIENCE, "the service does not end");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // It has ended already in tests that stop it themselves.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use service::Service;
 
 fn job(steps: u32) -> Value {
     json!({"operation": "image_generation", "prompt": "a red circle on green grass", "steps": steps, "seed": 3})
@@ -273,7 +186,7 @@ fn sigterm_finishes_what_runs_and_refuses_what_is_new() {
         let url = accepted["sse_url"].as_str().unwrap().to_owned();
         let story = std::thread::scope(|scope| {
             let listener = scope.spawn(|| service.get(&url).1);
-            std::thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(std::time::Duration::from_millis(300));
             service.signal(signal);
             listener.join().unwrap()
         });
@@ -322,5 +235,5 @@ fn the_threads_that_compute_are_those_asked_for() {
         .filter(|name| name != "sd-worker" && name != "http")
         .collect();
     names.sort();
-    assert_eq!(names, ["compute-0", "compute-1", "compute-2", "sd-engine"]);
+    assert_eq!(names, ["compute-0", "compute-1", "compute-2", "sd-engine", "sd-previews"]);
 }

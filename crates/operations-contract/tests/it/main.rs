@@ -4,4 +4,5 @@ mod bad_input;
 mod round_trip;
 #[cfg(feature = "schema")]
 mod schema;
+mod upscale;
 mod wire;

@@ -2,8 +2,8 @@
 
 use operations_contract::{
     Common, Control, Extend, GuidanceInterval, Hires, ImageData, ImageFormat, ImageGeneration, ImageInpaint,
-    ImageTransform, Lora, Operation, Output, Preprocessor, Preview, PreviewMethod, Priority, Refiner,
-    RngKind, Sampler, Schedule, Tiling, TimestepSpacing, Upscaler,
+    ImageTransform, ImageUpscale, Lora, Operation, Output, Preprocessor, Preview, PreviewMethod, Priority,
+    Refiner, RngKind, Sampler, Schedule, Tiling, TimestepSpacing, Upscaler,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -102,6 +102,7 @@ fn common() -> impl Strategy<Value = Common> {
         num_images: numbers.5,
         clip_skip: numbers.6,
         deadline_ms: numbers.7,
+        cancel_on_disconnect: flags.2,
         sampler: names.0,
         schedule: names.1,
         rng: names.2,
@@ -136,7 +137,7 @@ fn masks() -> impl Strategy<Value = (ImageData, bool, Option<Extend>)> {
 
 fn operation() -> impl Strategy<Value = Operation> {
     let images = (image(), masks(), 0.0..=1.0f64, 0..=256u32, of(0..=1024u32));
-    (0..3, common(), images).prop_map(|(kind, common, images)| {
+    let drawing = (0..3, common(), images).prop_map(|(kind, common, images)| {
         let (init_image, masks, strength, mask_blur, padding_mask_crop) = images;
         let (mask_image, mask_from_alpha, extend) = masks;
         match kind {
@@ -152,6 +153,30 @@ fn operation() -> impl Strategy<Value = Operation> {
                 mask_blur,
                 padding_mask_crop,
             }),
+        }
+    });
+    prop_oneof![3 => drawing, 1 => upscale().prop_map(Operation::ImageUpscale)]
+}
+
+fn upscale() -> impl Strategy<Value = ImageUpscale> {
+    let sizes = (of(1.0..=8.0f64), 32..=1024u32, 0..=8u32, any::<bool>());
+    let job = (of(name()), output(), select(Priority::ALL), of(1..=86_400_000u64), of(name()), of(name()));
+    (image(), sizes, job).prop_map(|(image, sizes, job)| {
+        let ((scale, tile, margin, x), (model, output, priority, deadline_ms, hive_id, worker_id)) =
+            (sizes, job);
+        ImageUpscale {
+            image,
+            model,
+            scale,
+            tile,
+            margin,
+            tiling: Tiling { x, y: false },
+            output,
+            priority,
+            deadline_ms,
+            cancel_on_disconnect: !x,
+            hive_id,
+            worker_id,
         }
     })
 }
@@ -189,9 +214,9 @@ proptest! {
     }
 
     #[test]
-    fn any_json_is_an_operation_or_refused_with_a_reason(mut value in json_value(), kind in 0..4usize) {
+    fn any_json_is_an_operation_or_refused_with_a_reason(mut value in json_value(), kind in 0..5usize) {
         if let (Some(map), Some(kind)) =
-            (value.as_object_mut(), ["image_generation", "image_transform", "image_inpaint"].get(kind))
+            (value.as_object_mut(), ["image_generation", "image_transform", "image_inpaint", "image_upscale"].get(kind))
         {
             map.insert("operation".into(), (*kind).into());
         }

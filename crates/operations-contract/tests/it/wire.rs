@@ -15,7 +15,7 @@ fn parse(value: Value) -> Operation {
 #[test]
 fn defaults_are_those_of_the_contract() {
     let operation = parse(json!({"operation": "image_generation", "prompt": "a cat"}));
-    let common = operation.common();
+    let common = operation.common().unwrap();
     assert_eq!(operation.kind(), OperationKind::ImageGeneration);
     assert_eq!((common.num_images, common.clip_skip, common.rng), (1, 0, RngKind::TorchCpu));
     assert_eq!((common.width, common.steps, common.guidance_scale, common.seed), (None, None, None, None));
@@ -64,9 +64,9 @@ fn every_field_is_read() {
         "guess_mode": true,
         "tiling": {"x": true}, "preview": {"every": 5, "method": "taesd", "max_side": 128},
         "output": {"format": "jpeg", "quality": 70, "metadata": false}, "priority": "high", "deadline_ms": 1000,
-        "hive_id": "h", "worker_id": "w", "guidance_rescale": 0.7, "guidance_interval": {"end": 0.8}, "eta": 1,
+        "cancel_on_disconnect": true, "hive_id": "h", "worker_id": "w", "guidance_rescale": 0.7, "guidance_interval": {"end": 0.8}, "eta": 1,
     }));
-    let common = operation.common();
+    let common = operation.common().unwrap();
     assert_eq!(common.seed, Some(u64::MAX));
     assert_eq!((common.width, common.height, common.steps), (Some(640), Some(512), Some(30)));
     assert_eq!((common.sampler, common.schedule), (Some(Sampler::Dpmpp2m), Some(Schedule::Karras)));
@@ -76,7 +76,7 @@ fn every_field_is_read() {
     assert_eq!((common.prompt_2.as_deref(), common.negative_prompt_2.as_deref()), (Some("c"), Some("d")));
     assert_eq!((common.loras[0].scale, common.control[0].end), (-0.5, 0.9));
     assert!(common.guess_mode && common.control[0].preprocess == Preprocessor::Canny);
-    assert!(common.tiling.x && !common.tiling.y);
+    assert!(common.cancel_on_disconnect && common.tiling.x && !common.tiling.y);
     let preview = common.preview.unwrap();
     assert_eq!((preview.every, preview.method, preview.max_side), (5, PreviewMethod::Taesd, 128));
     assert_eq!((common.output.format, common.output.quality), (ImageFormat::Jpeg, 70));

@@ -12,7 +12,7 @@ async fn pair() -> Worker {
 
 fn with_steps(prompt: &str, steps: u32) -> Operation {
     let mut operation = Operation::generate(prompt);
-    operation.common_mut().steps = Some(steps);
+    operation.common_mut().unwrap().steps = Some(steps);
     operation
 }
 
@@ -40,7 +40,7 @@ async fn another_size_waits_until_nothing_runs() {
     let first = worker.accept(with_steps("gated first", 2));
     worker.gate.reached().await;
     let mut other = with_steps("gated other", 1);
-    other.common_mut().width = Some(128);
+    other.common_mut().unwrap().width = Some(128);
     let (other, joins) = (worker.accept(other), worker.accept(with_steps("gated joins", 1)));
     worker.gate.open();
     for id in [&first, &other, &joins] {

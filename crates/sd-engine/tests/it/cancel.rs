@@ -49,7 +49,7 @@ async fn what_is_over_or_unknown_cannot_be_cancelled() {
 async fn a_job_that_is_cancelled_in_its_last_step_is_not_decoded() {
     let worker = Worker::start().await;
     let mut operation = operations_contract::Operation::generate("gated");
-    operation.common_mut().steps = Some(1);
+    operation.common_mut().unwrap().steps = Some(1);
     let id = worker.accept(operation);
     worker.gate.reached().await;
     worker.router.cancel(&id).unwrap();

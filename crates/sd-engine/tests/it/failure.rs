@@ -49,7 +49,7 @@ async fn out_of_memory_has_its_own_code() {
 
 fn hurried(prompt: &str, deadline_ms: u64) -> Operation {
     let mut operation = Operation::generate(prompt);
-    operation.common_mut().deadline_ms = Some(deadline_ms);
+    operation.common_mut().unwrap().deadline_ms = Some(deadline_ms);
     operation
 }
 

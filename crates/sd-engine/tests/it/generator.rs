@@ -1,6 +1,7 @@
 //! A generator for tests: what it does is written in the prompt. Shared with the tests of `sd-http`.
 //!
-//! `gated`: each step waits for [`Gate::let_through`]; `slow finish`: finishing does. `panic in begin|step|finish`, `fail in begin|step|finish`,
+//! `gated`: each step waits for [`Gate::let_through`]; `slow finish`: finishing does; `slow preview`: making one does.
+//! `broken preview`: making one panics. `panic in begin|step|finish`, `fail in begin|step|finish`,
 //! `no memory`: as it says, in the second step where a step is meant. `warn`: a warning in the first step.
 
 use std::sync::{Arc, Condvar, Mutex};
@@ -11,7 +12,7 @@ use operations_contract::{
 };
 use sd_engine::{
     ActiveGeneration, GeneratedImages, GenerationTask, GenerationTimings, Generator, GeneratorError, Picture,
-    StepReport, StepResult,
+    PreviewPicture, StepReport, StepResult,
 };
 
 /// Holds gated generations back.
@@ -157,7 +158,16 @@ impl ActiveGeneration for TestGeneration {
             report.warnings.push("the step was repeated in f32".into());
         }
         if self.task.preview.is_some_and(|preview| self.step.is_multiple_of(preview.every)) {
-            report.preview = Some(Picture::filled(self.task.width, self.task.height, [9; 3]));
+            let picture = Picture::filled(self.task.width, self.task.height, [9; 3]);
+            let slow = self.task.prompt.contains("slow preview").then(|| self.gate.clone());
+            let broken = self.task.prompt.contains("broken preview");
+            report.preview = Some(PreviewPicture::later(move || {
+                assert!(!broken, "as asked for, in a preview");
+                if let Some(gate) = slow {
+                    gate.pass();
+                }
+                Ok(picture)
+            }));
         }
         Ok(Some(report))
     }

@@ -95,7 +95,7 @@ async fn pool_of(ids: Vec<&'static str>, rules: ModelRules, policy: Policy, brok
 impl Pool {
     fn submit(&self, model: &str, prompt: &str) -> JobId {
         let mut operation = Operation::generate(prompt);
-        operation.common_mut().model = Some(model.to_owned());
+        operation.common_mut().unwrap().model = Some(model.to_owned());
         self.worker.accept(operation)
     }
 
@@ -183,7 +183,7 @@ async fn what_was_not_used_longest_makes_room() {
 async fn what_can_never_fit_is_refused_with_figures() {
     let pool = pool(ModelRules { budget: Some(90), ..ModelRules::default() }, &[]).await;
     let mut operation = Operation::generate("a cat");
-    operation.common_mut().model = Some("huge".into());
+    operation.common_mut().unwrap().model = Some("huge".into());
     let error = pool.worker.router.submit(operation).unwrap_err();
     assert!(matches!(error, SubmitError::ModelTooLarge(_)), "{error}");
     assert_eq!(error.detail().code, ErrorCode::OutOfMemory);
@@ -273,7 +273,7 @@ async fn the_worker_is_ready_after_a_step() {
 async fn a_model_that_is_not_there_is_refused_by_name() {
     let pool = pool(ModelRules::default(), &[]).await;
     let mut operation = Operation::generate("a cat");
-    operation.common_mut().model = Some("x".into());
+    operation.common_mut().unwrap().model = Some("x".into());
     let error = pool.worker.router.submit(operation).unwrap_err();
     assert_eq!(error.to_string(), "no model `x` here; there is `a`, `b`, `c`, `huge`");
 }

@@ -57,6 +57,7 @@ async fn worker(pipeline: &Pipeline, max_batch: usize) -> Worker {
     let (advanced, together) = mpsc::channel();
     let (go, wait) = mpsc::channel();
     let pipeline = PipelineGenerator::new(pipeline.clone(), "demo", Vec::new()).with_max_batch(max_batch);
+    let pipeline = pipeline.with_max_batch_pixels(64 * 64);
     let generator = Watched { pipeline, together: advanced, go: Some(wait) };
     GenerationEngine::new(generator, receiver, models.clone()).start().unwrap();
     models.settled().await;
@@ -65,7 +66,7 @@ async fn worker(pipeline: &Pipeline, max_batch: usize) -> Worker {
 
 fn job(prompt: &str, steps: u32, seed: u64) -> Operation {
     let mut operation = Operation::generate(prompt);
-    let common = operation.common_mut();
+    let common = operation.common_mut().unwrap();
     (common.steps, common.seed) = (Some(steps), Some(seed));
     common.output.metadata = false;
     common.preview = Some(Preview { every: 2, ..Preview::default() });
@@ -123,4 +124,25 @@ async fn jobs_that_share_forward_passes_get_the_bytes_of_each_alone() {
         assert_eq!(shared.1.len(), alone.1.len(), "previews come all the same");
         assert!(shared == alone, "the bytes are those of the job alone");
     }
+}
+
+#[tokio::test]
+async fn pictures_beyond_the_size_for_which_it_pays_go_alone() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo");
+    let source = ModelSource::folder(folder).unwrap();
+    let worker = worker(&Pipeline::load(&source, &LoadOptions::default()).unwrap(), 3).await;
+    let large = |seed| {
+        let mut job = job("a red circle", 2, seed);
+        let common = job.common_mut().unwrap();
+        (common.width, common.height) = (Some(72), Some(64));
+        worker.router.submit(job).unwrap().job_id
+    };
+    let first = large(1);
+    assert_eq!(worker.together.recv().unwrap(), 1);
+    let second = large(2);
+    worker.go.send(()).unwrap();
+    for id in [&first, &second] {
+        assert_eq!(pictures(&worker.router, id).await.0, Terminator::Done);
+    }
+    assert!(worker.together.try_iter().all(|together| together == 1), "no step was shared");
 }

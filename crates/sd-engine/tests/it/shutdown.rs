@@ -43,3 +43,26 @@ async fn an_engine_without_a_router_stops() {
     tokio::time::timeout(Duration::from_secs(10), models.stopped()).await.unwrap();
     engine.join().unwrap();
 }
+
+/// Those who follow a job are told while its step still runs; afterwards nothing of it is left in the engine.
+#[tokio::test]
+async fn jobs_that_are_given_up_end_at_once() {
+    let worker = Worker::start().await;
+    let mut jobs = worker.router.activity();
+    assert_eq!(*jobs.borrow(), 0);
+    let (running, waiting) = (worker.occupy().await, worker.submit("waits"));
+    assert_eq!(*jobs.borrow_and_update(), 2);
+    assert_eq!(worker.router.abandon(), 2);
+    for id in [&running, &waiting] {
+        let story = worker.story(id).await;
+        let JobEvent::Error(detail) = story.last() else { panic!("{story:?}") };
+        assert_eq!(detail.code, ErrorCode::ShuttingDown);
+    }
+    assert_eq!(worker.router.abandon(), 0);
+    worker.gate.open();
+    let none = tokio::time::timeout(Duration::from_secs(10), jobs.wait_for(|jobs| *jobs == 0)).await;
+    assert!(none.is_ok(), "the engine holds on to jobs that are over");
+    // It lives on.
+    let next = worker.submit("next");
+    assert_eq!(worker.story(&next).await.end, Terminator::Done);
+}

@@ -8,7 +8,7 @@ use crate::support::Worker;
 
 fn submit(worker: &Worker, caller: &str, prompt: &str, priority: Priority) -> JobId {
     let mut operation = Operation::generate(prompt);
-    operation.common_mut().priority = priority;
+    operation.common_mut().unwrap().priority = priority;
     let parsed = ParsedOperation { operation: Some(operation), faults: Vec::new() };
     let by = SubmitOptions::by(Some(caller.into()));
     worker.router.submit_with(parsed, by).expect("must be accepted").job_id

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, Response, StatusCode};
-use operations_contract::{ErrorCode, JobId};
+use operations_contract::ErrorCode;
 
 use crate::api::Api;
 use crate::body::{ResponseBody, full};
+use crate::caller::Caller;
 use crate::error::ApiError;
 
 pub(crate) fn handle(
@@ -14,10 +15,11 @@ pub(crate) fn handle(
     id: &str,
     index: usize,
     headers: &HeaderMap,
+    caller: &Caller,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    let job_id = JobId::new(id);
-    let Some(image) = api.router().image(&job_id, index) else {
-        let job = api.router().job(&job_id).ok_or_else(|| ApiError::no_job(id))?;
+    let job = caller.job(api, id)?;
+    let job_id = &job.job_id;
+    let Some(image) = api.router().image(job_id, index) else {
         let message = match job.images.len() {
             0 => "the job has no images (yet)".to_owned(),
             count => format!("the job has no image {index}: they are 0..={}", count - 1),

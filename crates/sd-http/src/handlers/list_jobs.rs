@@ -5,7 +5,9 @@ use operations_contract::JobList;
 
 use crate::api::Api;
 use crate::body::{ResponseBody, json};
+use crate::caller::Caller;
 
-pub(crate) fn handle(api: &Api) -> Response<ResponseBody> {
-    json(StatusCode::OK, &JobList { jobs: api.router().jobs() })
+pub(crate) fn handle(api: &Api, caller: &Caller) -> Response<ResponseBody> {
+    let jobs = api.router().jobs().into_iter().filter(|job| caller.may_see(job)).collect();
+    json(StatusCode::OK, &JobList { jobs })
 }

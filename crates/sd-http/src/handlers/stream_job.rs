@@ -2,20 +2,26 @@
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response};
-use operations_contract::JobId;
 
 use crate::api::Api;
 use crate::body::ResponseBody;
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::sse;
 
 /// nginx keeps events back otherwise.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-pub(crate) fn handle(api: &Api, id: &str, headers: &HeaderMap) -> Result<Response<ResponseBody>, ApiError> {
+pub(crate) fn handle(
+    api: &Api,
+    id: &str,
+    headers: &HeaderMap,
+    caller: &Caller,
+) -> Result<Response<ResponseBody>, ApiError> {
     let after = sse::last_event_id(headers)?;
-    let updates = api.router().subscribe(&JobId::new(id), after).ok_or_else(|| ApiError::no_job(id))?;
-    let mut response = Response::new(sse::body(updates, api.config().keep_alive));
+    let job = caller.job(api, id)?.job_id;
+    let updates = api.router().subscribe(&job, after).ok_or_else(|| ApiError::no_job(id))?;
+    let mut response = Response::new(sse::body(job, updates, api.frames().clone(), api.config().keep_alive));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

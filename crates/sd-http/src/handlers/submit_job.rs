@@ -4,31 +4,34 @@ use bytes::Bytes;
 use http::header::{HeaderValue, LOCATION};
 use http::{Request, Response, StatusCode};
 use hyper::body::Body;
-use operations_contract::{ErrorCode, Submitted};
+use operations_contract::{Operation, Submitted};
+use serde_json::Value;
+use tokio::runtime::Handle;
 
 use crate::api::Api;
-use crate::body::{self, BoxError, ResponseBody};
+use crate::body::{self, BodyKind, BoxError, ResponseBody};
+use crate::caller::Caller;
 use crate::error::ApiError;
+use crate::multipart;
 
-pub(crate) async fn handle<B>(api: &Api, request: Request<B>) -> Result<Response<ResponseBody>, ApiError>
+pub(crate) async fn handle<B>(
+    api: &Api,
+    request: Request<B>,
+    caller: &Caller,
+) -> Result<Response<ResponseBody>, ApiError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    body::require_json(request.headers())?;
-    let config = api.config();
-    let bytes = body::read(request.into_body(), config.max_body_bytes, config.body_timeout).await?;
-    let router = api.router().clone();
-    // Parsing and decoding megabytes of images would hold up everybody else on this thread.
-    let submitted = tokio::task::spawn_blocking(move || {
-        let value = body::parse_json(&bytes)?;
-        drop(bytes);
-        router.submit_json(&value).map_err(ApiError::from)
-    });
-    let accepted = submitted.await.map_err(|error| {
-        tracing::error!(%error, "a submission panicked");
-        ApiError::new(ErrorCode::InferenceFailed, "the request could not be processed")
-    })??;
+    let kind = body::kind(request.headers())?;
+    let upload = api.intake().read(request.into_body()).await?;
+    let (router, options) = (api.router().clone(), caller.submits());
+    let max_part_bytes = api.config().max_part_bytes;
+    let submit = move |bytes| {
+        let value = operation(bytes, kind, max_part_bytes)?;
+        router.submit_with(Operation::parse(&value), options).map_err(ApiError::from)
+    };
+    let accepted = api.intake().work(upload, submit).await?;
     let url = format!("/v1/jobs/{}", accepted.job_id);
     let submitted = Submitted { sse_url: format!("{url}/stream"), job_id: accepted.job_id };
     let mut response = body::json(StatusCode::ACCEPTED, &submitted);
@@ -36,4 +39,15 @@ where
         response.headers_mut().insert(LOCATION, url);
     }
     Ok(response)
+}
+
+/// What the body says, as JSON. Runs where it may take a while.
+fn operation(bytes: Bytes, kind: BodyKind, max_part_bytes: usize) -> Result<Value, ApiError> {
+    match kind {
+        BodyKind::Json => body::parse_json(&bytes),
+        BodyKind::Form(boundary) => {
+            let parts = Handle::current().block_on(multipart::parts(bytes, boundary, max_part_bytes))?;
+            multipart::operation(parts)
+        }
+    }
 }

@@ -2,12 +2,13 @@
 
 use http::Request;
 use sd_engine::{JobRegistry, JobRouter, ModelBoard, RequestQueue, Retention};
-use sd_http::{Api, ApiConfig, ApiToken, ServeError, Server, ServerConfig};
+use sd_http::{Api, ApiConfig, ApiToken, ServeError, Server, ServerConfig, Tokens};
 
 use crate::support::{Setup, Worker};
 
 fn guarded() -> ApiConfig {
-    ApiConfig { token: Some(ApiToken::new("s3cret").unwrap()), ..ApiConfig::default() }
+    let token = ApiToken::new("s3cret").unwrap();
+    ApiConfig { tokens: Some(Tokens::single(token)), ..ApiConfig::default() }
 }
 
 async fn worker() -> Worker {

@@ -70,7 +70,7 @@ async fn unknown_model() {
 
 #[tokio::test]
 async fn unknown_operation() {
-    let answer = refused(json!({"operation": "image_upscale", "prompt": "x"})).await;
+    let answer = refused(json!({"operation": "image_dream", "prompt": "x"})).await;
     assert_eq!((answer.status.as_u16(), answer.fields()), (400, vec!["operation".to_owned()]));
 }
 

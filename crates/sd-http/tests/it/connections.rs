@@ -63,8 +63,46 @@ async fn what_is_no_http_gets_400() {
     let worker = Worker::start().await;
     let answer = raw(worker.addr, b"\x16\x03\x01 hello\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-    let huge = format!("GET /health HTTP/1.1\r\nhost: w\r\nx: {}\r\n\r\n", "y".repeat(1 << 20));
-    let answer = raw(worker.addr, huge.as_bytes()).await;
-    assert!(answer.starts_with("HTTP/1.1 431 ") || answer.is_empty(), "{answer:?}");
     assert_eq!(worker.get("/health").await.status, 200);
+}
+
+/// The whole head counts: one long header, many short ones, a long address.
+#[tokio::test]
+async fn a_head_beyond_its_limit_gets_431() {
+    let worker = worker(ServerConfig { max_header_bytes: 16 << 10, ..ServerConfig::default() }).await;
+    let with =
+        |headers: String| format!("GET /health HTTP/1.1\r\nhost: w\r\nconnection: close\r\n{headers}\r\n");
+    let answer = raw(worker.addr, with(format!("x: {}\r\n", "y".repeat(8 << 10))).as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let long = with(format!("x: {}\r\n", "y".repeat(17 << 10)));
+    let many = with((0..200).map(|k| format!("x{k}: y\r\n")).collect());
+    for head in [long, many] {
+        let answer = raw(worker.addr, head.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer:?}");
+    }
+    let address = raw(worker.addr, format!("GET /{} HTTP/1.1\r\n", "y".repeat(17 << 10)).as_bytes()).await;
+    assert!(address.starts_with("HTTP/1.1 4"), "{address:?}");
+    assert_eq!(worker.get("/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_used_is_not_idle_for_ever() {
+    let worker =
+        worker(ServerConfig { header_timeout: Duration::from_millis(100), ..ServerConfig::default() }).await;
+    let answer = raw(worker.addr, b"GET /health HTTP/1.1\r\nhost: w\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "and then it is closed: {answer}");
+}
+
+/// A client that sends its head a byte at a time has no longer than one that sends nothing.
+#[tokio::test]
+async fn a_head_that_drips_ends_the_connection() {
+    let worker =
+        worker(ServerConfig { header_timeout: Duration::from_millis(200), ..ServerConfig::default() }).await;
+    let mut socket = TcpStream::connect(worker.addr).await.unwrap();
+    let dripping = async {
+        while socket.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), dripping).await.expect("cut off");
 }

@@ -11,7 +11,7 @@ use crate::pipeline::{Parts, Work};
 use crate::repaint::scaled;
 use crate::rng::{BatchNoise, NoiseSource};
 use crate::schedulers::{Scheduler, SchedulerOptions};
-use crate::{GenerationRequest, Result, UpscaleNetwork, UpscaleOptions};
+use crate::{GenerationRequest, Result, Seamless, UpscaleNetwork, UpscaleOptions, circular};
 
 /// The most that a side may grow.
 const MAX_SCALE: f64 = 4.0;
@@ -75,6 +75,9 @@ impl Hires {
         if request.init.as_ref().is_some_and(|init| init.mask.is_some()) {
             return Err(invalid("hires", "with a mask", "not together with a mask"));
         }
+        if upscaler != Upscaler::Latent {
+            parts.vae.check_encodes()?;
+        }
         if upscaler == Upscaler::Network && parts.upscaler.is_none() {
             return Err(invalid("hires.upscaler", "network", "latent or lanczos: no network was loaded"));
         }
@@ -86,7 +89,13 @@ impl Hires {
         }
         let (width, height) = self.size(work.width, work.height, parts.info.size_multiple);
         let control = Controls::work(parts, &request.controls, work.batch, [width, height]);
-        let work = Work { width, height, control, ..work };
+        let enlarging = match (upscaler, &parts.upscaler) {
+            (Upscaler::Network, Some(network)) => {
+                network.workspace((work.width as u32, work.height as u32), &by_network(request.seamless))
+            }
+            _ => 0,
+        };
+        let work = Work { width, height, control, enlarging, ..work };
         let plan = parts.budget.check_work(parts.unet.config(), parts.vae.config(), work)?;
         let scheduler = parts.scheduler.start(&SchedulerOptions { steps, ..options })?;
         let canvas = Canvas { tiles: plan.tiles, seamless: request.seamless };
@@ -138,18 +147,24 @@ impl Generation {
         let pictures = self.decode()?;
         let scale = vae.config().scale_factor();
         let shape = [pictures.len(), vae.config().latent_channels, height / scale, width / scale];
-        let sample = noise.randn(&shape, device)?;
+        let sample = vae.draw(noise, &shape, device)?;
         let encoded = pictures.iter().enumerate().map(|(index, picture)| {
             let large = match network {
-                Some(network) => network.upscale(picture, &UpscaleOptions::default(), &mut |_, _| {})?,
+                Some(network) => network.upscale(picture, &by_network(canvas.seamless), &mut |_, _| {})?,
                 None => picture.clone(),
             };
-            let large = scaled(&large, width as u32, height as u32);
-            let distribution = vae.encode_with(&to_pixels(&large, device)?, canvas)?;
-            Ok(vae.scale(&distribution.sample(&sample.narrow(0, index, 1)?)?)?)
+            let large = circular::scaled(&large, (width as u32, height as u32), canvas.seamless, scaled);
+            let sample = sample.as_ref().map(|sample| sample.narrow(0, index, 1)).transpose()?;
+            let encoded = vae.encode(&to_pixels(&large, device)?, canvas)?;
+            encoded.sample(sample.as_ref(), &[1, shape[1], shape[2], shape[3]])
         });
         Ok(Tensor::cat(&encoded.collect::<Result<Vec<_>>>()?, 0)?)
     }
+}
+
+/// How the network enlarges between two passes.
+fn by_network(seamless: Seamless) -> UpscaleOptions {
+    UpscaleOptions { seamless, ..UpscaleOptions::default() }
 }
 
 /// Latents `(images, channels, height, width)` enlarged as `torch.nn.functional.interpolate` does with `bilinear`: pixels

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::LatentRgb;
+use crate::UpscalerInfo;
 
 /// A model's own choices, from the optional `sd-worker.json` in its folder.
 ///
@@ -62,8 +63,12 @@ pub struct PipelineInfo {
     pub latent_rgb: Option<LatentRgb>,
     /// Whether a tiny autoencoder was loaded for previews.
     pub preview_vae: bool,
+    /// Whether a tiny autoencoder stands in the place of the model's VAE.
+    pub tiny_vae: bool,
+    /// Whether pictures can be encoded: not by a tiny autoencoder whose file has only the decoder.
+    pub encodes: bool,
     /// Whether a network was loaded that second passes may enlarge with.
-    pub upscaler: bool,
+    pub upscaler: Option<UpscalerInfo>,
     /// Whether a model was loaded that may take over late in a run ([`Refiner`](crate::Refiner)).
     pub refiner: bool,
     /// Things worth telling whoever loaded the model, such as a sampler that had to be replaced.

@@ -16,8 +16,9 @@ use super::text::{Manner, TextEncoders, TextInfo};
 use super::{
     Budget, ControlWork, MemoryEstimate, MemoryLimit, ModelDefaults, Parts, PipelineInfo, VaeTiling, Work,
 };
+use crate::autoencoder::Autoencoder;
 use crate::schedulers::SchedulerConfig;
-use crate::{Error, LatentRgb, Result, UpscaleNetwork};
+use crate::{Error, LatentRgb, Result, UpscaleNetwork, UpscalerInfo};
 
 /// The name of the weight files of UNet and VAE.
 pub(super) const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
@@ -25,6 +26,8 @@ pub(super) const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
 pub(super) const TEXT_STEM: &str = "model";
 /// What SDXL and what was made of it is called.
 const XL: &str = "stable-diffusion-xl";
+/// The number format of upscalers, whatever that of the model is: a picture is enlarged to the same bytes everywhere.
+pub(super) const UPSCALER_DTYPE: DType = DType::F32;
 /// Pictures are cut into latents of at least this many pixels a side, as in the reference's check.
 const MIN_SIZE_MULTIPLE: usize = 8;
 
@@ -284,7 +287,7 @@ impl Described {
     fn usual_work(&self, options: &LoadOptions) -> Work {
         let (width, height) = self.default_size();
         let (width, height) = (options.width.unwrap_or(width), options.height.unwrap_or(height));
-        Work { width, height, batch: 2, control: ControlWork::default() }
+        Work { width, height, batch: 2, control: ControlWork::default(), enlarging: 0 }
     }
 }
 
@@ -308,6 +311,9 @@ pub(super) fn describe(source: &ModelSource, options: &LoadOptions) -> Result<Pi
     described.check_text(&opened, &text)?;
     let mut info = info(options, &described, &text, &scheduler)?;
     info.refiner = refiner.is_some();
+    let vae = opened.weights("vae", DIFFUSION_STEM)?;
+    info.tiny_vae = AutoencoderTiny::is_in(&vae);
+    info.encodes = !info.tiny_vae || AutoencoderTiny::has_encoder_in(&vae);
     info.notes.extend(text.notes);
     Ok(info)
 }
@@ -334,7 +340,7 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
 pub(super) fn parts(
     opened: &Opened<'_>,
     described: Described,
-    vae: Option<Arc<AutoencoderKl>>,
+    vae: Option<Arc<Autoencoder>>,
 ) -> Result<Parts> {
     let options = opened.options;
     let scheduler = described.scheduler(opened)?;
@@ -356,15 +362,15 @@ pub(super) fn parts(
         Some(vae) => vae,
         None => {
             let dtype = vae_dtype(options.dtype, info.family, &vae_config);
-            let weights = opened.weights("vae", DIFFUSION_STEM)?.with_dtype(dtype);
-            Arc::new(AutoencoderKl::load(&weights, vae_config, &opened.describe("vae/config.json"))?)
+            Arc::new(autoencoder(opened, vae_config, dtype)?)
         }
     };
+    (info.tiny_vae, info.encodes) = (matches!(*vae, Autoencoder::Tiny { .. }), vae.encodes());
     let (device, dtype) = (options.device.clone(), options.dtype);
     let (text, unet) = (Arc::new(text), Arc::new(unet));
     let preview_vae = preview_vae.map(Arc::new);
     let upscaler = match &options.upscaler {
-        Some(path) => Some(Arc::new(UpscaleNetwork::open(path, &device, dtype)?)),
+        Some(path) => Some(Arc::new(UpscaleNetwork::open(path, &device, UPSCALER_DTYPE)?)),
         None => None,
     };
     let (nets, refiner) = (Arc::default(), None);
@@ -384,15 +390,32 @@ pub(super) fn parts(
     })
 }
 
+/// The model's VAE, or the tiny autoencoder that takes its place ([`ModelFiles::with_vae`]).
+fn autoencoder(opened: &Opened<'_>, config: VaeConfig, dtype: DType) -> Result<Autoencoder> {
+    let weights = opened.weights("vae", DIFFUSION_STEM)?.with_dtype(dtype);
+    let described = opened.describe("vae/config.json");
+    if AutoencoderTiny::is_in(&weights) {
+        let tiny = AutoencoderTiny::load(&weights, &described)?;
+        let tiny = Box::new(fitting(tiny, &config, &described)?);
+        return Ok(Autoencoder::Tiny { tiny, config: Box::new(config) });
+    }
+    Ok(Autoencoder::Kl(Box::new(AutoencoderKl::load(&weights, config, &described)?)))
+}
+
 /// Opens the tiny autoencoder for previews, if it reads the latents of this VAE.
 fn preview_vae(path: &Path, vae: &VaeConfig, options: &LoadOptions) -> Result<AutoencoderTiny> {
     let tiny = AutoencoderTiny::open(path, &options.device, options.dtype)?;
+    fitting(tiny, vae, &path.display().to_string())
+}
+
+/// The tiny autoencoder, if it reads the latents of this VAE.
+fn fitting(tiny: AutoencoderTiny, vae: &VaeConfig, file: &str) -> Result<AutoencoderTiny> {
     let (own, found) =
         ((vae.latent_channels, vae.scale_factor()), (tiny.latent_channels(), tiny.scale_factor()));
     match own == found {
         true => Ok(tiny),
         false => Err(Error::UnsupportedModel {
-            model: path.display().to_string(),
+            model: file.to_owned(),
             reason: format!(
                 "it reads latents of {} channels and {} pixels, but the model's have {} and {}",
                 found.0, found.1, own.0, own.1
@@ -447,7 +470,13 @@ fn info(
             .filter(|_| described.vae.latent_channels == 4)
             .or_else(|| LatentRgb::of(&described.vae)),
         preview_vae: options.preview_vae.is_some(),
-        upscaler: options.upscaler.is_some(),
+        tiny_vae: false,
+        encodes: true,
+        upscaler: options
+            .upscaler
+            .as_deref()
+            .map(|path| UpscalerInfo::read(path, &options.device))
+            .transpose()?,
         refiner: false,
         notes,
     })

@@ -1,10 +1,12 @@
 //! Whether a model and the work on a picture fit into memory, told before either begins.
 
 use candle_core::DType;
+use sd_models::esrgan::RrdbNet;
+use sd_models::taesd::AutoencoderTiny;
 use sd_models::unet::UnetConfig;
 use sd_models::vae::{Tiles, VaeConfig};
 
-use super::load::{DIFFUSION_STEM, Opened, TEXT_STEM};
+use super::load::{DIFFUSION_STEM, Opened, TEXT_STEM, UPSCALER_DTYPE};
 use crate::machine::{Bytes, available_memory};
 use crate::{Error, Result};
 
@@ -62,6 +64,8 @@ pub(crate) struct Work {
     /// Latents in one forward pass of the UNet: twice the pictures where there is guidance.
     pub(crate) batch: usize,
     pub(crate) control: ControlWork,
+    /// What a network takes that enlarges between two passes, in bytes.
+    pub(crate) enlarging: u64,
 }
 
 /// What ControlNets take, in bytes.
@@ -98,6 +102,8 @@ pub(crate) struct Budget {
     weights: u64,
     /// Whether another format would halve them.
     halvable: bool,
+    /// Whether a tiny autoencoder decodes.
+    tiny: bool,
 }
 
 impl Budget {
@@ -107,7 +113,9 @@ impl Budget {
             false => MemoryLimit::Off,
         };
         let halvable = opened.options.dtype == DType::F32;
-        Ok(Self { limit, tiling: opened.options.vae_tiling, weights: weights(opened, &PARTS)?, halvable })
+        let tiny = AutoencoderTiny::is_in(&opened.weights("vae", DIFFUSION_STEM)?);
+        let weights = weights(opened, &PARTS)?;
+        Ok(Self { limit, tiling: opened.options.vae_tiling, weights, halvable, tiny })
     }
 
     /// With the weights of a model that is loaded beside this one, all but its VAE.
@@ -181,9 +189,15 @@ impl Budget {
 
     /// Decides about tiles and adds up what is held at most.
     fn plan(&self, unet: &UnetConfig, vae: &VaeConfig, work: Work, room: Option<u64>) -> Plan {
-        let Work { width, height, batch, control } = work;
+        let Work { width, height, batch, control, enlarging } = work;
         let scale = vae.scale_factor();
         let step = unet.workspace(batch, height / scale, width / scale).saturating_add(control.residuals);
+        let step = step.max(enlarging);
+        if self.tiny {
+            // It takes so little that it never works in tiles.
+            let decode = AutoencoderTiny::decode_workspace(height, width);
+            return Plan { tiles: None, workspace: step.max(decode) };
+        }
         let at_once = vae.decode_workspace(height, width);
         let bound = room.map_or(DECODE_AT_ONCE, |room| DECODE_AT_ONCE.min(room / 4 * 3));
         let wanted = match self.tiling {
@@ -208,6 +222,16 @@ impl Budget {
             None => at_once,
         };
         Plan { tiles, workspace: step.max(decode) }
+    }
+
+    /// Refuses to enlarge a picture of this size by a network that takes `bytes` for it.
+    pub(crate) fn check_upscale(&self, bytes: u64, (width, height): (u32, u32), nets: u64) -> Result<()> {
+        let Some(room) = self.room(Some(nets)).filter(|room| bytes > room.bytes) else { return Ok(()) };
+        Err(Error::NotEnoughMemory {
+            what: format!("enlarging {width}x{height} pixels needs {} beside the model", Bytes(bytes)),
+            room: room.reason,
+            advice: "take smaller tiles, or a smaller picture".into(),
+        })
     }
 
     /// Refuses weights of `bytes` that are to be loaded beside the model and `before`, which are loaded already.
@@ -259,6 +283,10 @@ fn weights(opened: &Opened<'_>, parts: &[(&str, &str)]) -> Result<u64> {
             bytes = bytes.saturating_add(opened.loaded_bytes(folder, stem)?);
         }
     }
+    if let Some(path) = &opened.options.upscaler {
+        let network = RrdbNet::loaded_bytes(path, &opened.options.device, UPSCALER_DTYPE)?;
+        bytes = bytes.saturating_add(network);
+    }
     Ok(bytes)
 }
 
@@ -274,11 +302,11 @@ mod tests {
     }
 
     fn budget(limit: MemoryLimit, tiling: VaeTiling) -> Budget {
-        Budget { limit, tiling, weights: 4 * GB, halvable: true }
+        Budget { limit, tiling, weights: 4 * GB, halvable: true, tiny: false }
     }
 
     fn work(width: usize, height: usize) -> Work {
-        Work { width, height, batch: 2, control: ControlWork::default() }
+        Work { width, height, batch: 2, control: ControlWork::default(), enlarging: 0 }
     }
 
     fn tile(side: usize, room: u64, tiling: VaeTiling) -> Option<usize> {
@@ -327,6 +355,15 @@ mod tests {
     }
 
     #[test]
+    fn a_tiny_autoencoder_takes_less_and_no_tiles() {
+        let (unet, vae) = sd15();
+        let budget = budget(MemoryLimit::Off, VaeTiling::Always);
+        let plan = |tiny| Budget { tiny, ..budget }.plan(&unet, &vae, work(2048, 2048), None);
+        assert_eq!(plan(true).tiles, None);
+        assert!(plan(false).tiles.is_some());
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused_with_figures_and_advice() {
         let (unet, vae) = sd15();
         let check = |limit, tiling, work| budget(limit, tiling).check_work(&unet, &vae, work);
@@ -362,7 +399,7 @@ mod tests {
             let budget = budget(MemoryLimit::Bytes(u64::MAX / 2), tiling);
             let side = usize::MAX / 8 * 8;
             let control = ControlWork { weights: u64::MAX, residuals: u64::MAX };
-            let huge = Work { width: side, height: side, batch: usize::MAX, control };
+            let huge = Work { width: side, height: side, batch: usize::MAX, control, enlarging: u64::MAX };
             assert!(budget.check_work(&unet, &vae, huge).is_err());
         }
     }

@@ -10,13 +10,13 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device};
+use image::RgbImage;
 use sd_models::lora::Lora;
 use sd_models::taesd::AutoencoderTiny;
 use sd_models::unet::Unet2DConditionModel;
-use sd_models::vae::AutoencoderKl;
 
 use adapt::AdaptableModel;
 pub use adapt::AppliedLora;
@@ -27,10 +27,11 @@ pub use memory::{MemoryEstimate, MemoryLimit, VaeTiling};
 pub use random::RandomModel;
 pub(crate) use text::{Reading, TextConditioning, TextEncoders};
 
+use crate::autoencoder::Autoencoder;
 use crate::condition::PromptStates;
 use crate::generation::Generation;
 use crate::schedulers::SchedulerConfig;
-use crate::{GenerationRequest, Result, UpscaleNetwork};
+use crate::{Error, GenerationRequest, Result, UpscaleNetwork, UpscaleOptions, Upscaling};
 
 /// A Stable Diffusion model: text encoders, UNet, VAE and scheduler settings.
 ///
@@ -45,13 +46,17 @@ struct Shared {
     model: AdaptableModel,
     info: PipelineInfo,
     device: Device,
+    upscaler: Option<Arc<UpscaleNetwork>>,
+    budget: Budget,
+    /// As [`Parts::nets`].
+    nets: Arc<AtomicU64>,
 }
 
 /// What all generations with the same adapters share.
 pub(crate) struct Parts {
     pub(crate) text: Arc<TextEncoders>,
     pub(crate) unet: Arc<Unet2DConditionModel>,
-    pub(crate) vae: Arc<AutoencoderKl>,
+    pub(crate) vae: Arc<Autoencoder>,
     /// For previews alone.
     pub(crate) preview_vae: Option<Arc<AutoencoderTiny>>,
     /// For second passes.
@@ -77,9 +82,10 @@ impl Pipeline {
     /// anything is read when it would not fit; device errors.
     pub fn load(source: &ModelSource, options: &LoadOptions) -> Result<Self> {
         let parts = load::load(source, options)?;
-        let (info, device) = (parts.info.clone(), parts.device.clone());
+        let (info, device, upscaler) = (parts.info.clone(), parts.device.clone(), parts.upscaler.clone());
+        let (budget, nets) = (parts.budget, Arc::clone(&parts.nets));
         let model = AdaptableModel::new(source.clone(), options.clone(), Arc::new(parts));
-        Ok(Self { shared: Arc::new(Shared { model, info, device }) })
+        Ok(Self { shared: Arc::new(Shared { model, info, device, upscaler, budget, nets }) })
     }
 
     /// The memory that the model would take, and one picture with guidance. Reads only headers.
@@ -104,7 +110,7 @@ impl Pipeline {
     pub fn has_room(&self, width: usize, height: usize, pictures: usize) -> bool {
         let Ok(parts) = self.parts() else { return false };
         let batch = pictures.saturating_mul(2);
-        let work = Work { width, height, batch, control: ControlWork::default() };
+        let work = Work { width, height, batch, control: ControlWork::default(), enlarging: 0 };
         parts.budget.check_work(parts.unet.config(), parts.vae.config(), work).is_ok()
     }
 
@@ -141,6 +147,27 @@ impl Pipeline {
     /// What this model is and can do.
     pub fn info(&self) -> &PipelineInfo {
         &self.shared.info
+    }
+
+    /// The network that was loaded beside it ([`LoadOptions::upscaler`]).
+    pub fn upscaler(&self) -> Option<&Arc<UpscaleNetwork>> {
+        self.shared.upscaler.as_ref()
+    }
+
+    /// Begins to enlarge a picture by that network.
+    ///
+    /// # Errors
+    /// As [`UpscaleNetwork::begin`]; [`Error::InvalidRequest`](crate::Error::InvalidRequest) where no network was loaded;
+    /// [`Error::NotEnoughMemory`](crate::Error::NotEnoughMemory) when it would not fit beside the model.
+    pub fn begin_upscale(&self, picture: &RgbImage, options: &UpscaleOptions) -> Result<Upscaling> {
+        let Some(network) = self.upscaler() else {
+            let (value, limit) = ("a network".to_owned(), "none: no network was loaded".to_owned());
+            return Err(Error::InvalidRequest { field: "upscaler", value, limit });
+        };
+        let bytes = network.workspace(picture.dimensions(), options);
+        let nets = self.shared.nets.load(Ordering::Relaxed);
+        self.shared.budget.check_upscale(bytes, picture.dimensions(), nets)?;
+        Arc::clone(network).begin(picture, options)
     }
 
     /// The device that it computes on.

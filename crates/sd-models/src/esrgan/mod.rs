@@ -4,6 +4,7 @@
 //! Sizes, number of blocks and scale follow from the names and shapes of the tensors.
 
 mod blocks;
+mod memory;
 mod naming;
 mod tiling;
 
@@ -14,8 +15,8 @@ use candle_core::{DType, Device, Tensor};
 use crate::nn::{Conv2d, ConvConfig, ConvInputs, FeatureMap, pixel_unshuffle};
 use crate::{Error, Result, Weights};
 use blocks::{Rrdb, SLOPE};
-use naming::Naming;
-pub use tiling::UpscaleTiles;
+use naming::{Names, Naming};
+pub use tiling::{TiledUpscale, UpscaleTiles};
 
 /// More blocks than any published network has.
 const MAX_BLOCKS: usize = 64;
@@ -33,6 +34,9 @@ pub struct RrdbNet {
     conv_last: Conv2d,
     /// The side of the squares of pixels that become channels first.
     unshuffle: usize,
+    /// Channels of the states between blocks, and those that each convolution of a dense part adds.
+    features: usize,
+    growth: usize,
     dtype: DType,
 }
 
@@ -42,13 +46,19 @@ impl RrdbNet {
     /// # Errors
     /// When the file cannot be read or is no such network; as [`Weights::tensor`].
     pub fn open(path: &Path, device: &Device, dtype: DType) -> Result<Self> {
-        let pickle =
-            path.extension().is_some_and(|ending| ["pth", "pt", "ckpt"].iter().any(|known| ending == *known));
-        if pickle {
-            let reason = "it is a pickle, which can run code; convert it to safetensors first".into();
-            return Err(Error::BadFile { file: path.display().to_string(), reason });
-        }
+        check_no_pickle(path)?;
         Self::load(&Weights::open_file(path, device, dtype)?, &path.display().to_string())
+    }
+
+    /// By how much the network in a file enlarges, and the multiple that sizes need, from the file's header alone.
+    ///
+    /// # Errors
+    /// As [`RrdbNet::open`], as far as that shows without the weights.
+    pub fn scale_in(path: &Path, device: &Device) -> Result<(usize, usize)> {
+        check_no_pickle(path)?;
+        let file = path.display().to_string();
+        let outline = Outline::of(&Weights::open_file(path, device, DType::F32)?, &file)?;
+        Ok(((1 << outline.names.upsampling.len()) / outline.unshuffle, outline.unshuffle))
     }
 
     /// Loads the network. `file` names the tensors' file in error messages.
@@ -57,36 +67,13 @@ impl RrdbNet {
     /// As [`RrdbNet::open`].
     pub fn load(weights: &Weights, file: &str) -> Result<Self> {
         let bad = |reason: String| Error::BadFile { file: file.into(), reason };
-        let Some(naming) = Naming::of(weights) else {
-            return Err(bad(
-                "no ESRGAN network: neither `conv_first.weight` nor `model.0.weight` is there".into()
-            ));
-        };
-        let names = naming.names(weights);
-        let shape = |name: &str| match weights.shape(&format!("{name}.weight")) {
-            Some([outputs, inputs, 3, 3]) => Ok([*outputs, *inputs]),
-            found => {
-                Err(bad(format!("`{name}.weight` should be a 3x3 convolution and has the shape {found:?}")))
-            }
-        };
+        let Outline { naming, names, features, unshuffle } = Outline::of(weights, file)?;
+        let shape = |name: &str| shape(weights, name, file);
         let conv = |name: &str| {
             let [outputs, inputs] = shape(name)?;
             Conv2d::load(&weights.child(name), inputs, outputs, ConvConfig::SAME_3X3)
         };
 
-        let [features, inputs] = shape(&names.first)?;
-        let unshuffle = match inputs {
-            CHANNELS => 1,
-            inputs if inputs == CHANNELS * 4 => 2,
-            inputs if inputs == CHANNELS * 16 => 4,
-            _ => return Err(bad(format!("it takes {inputs} channels; 3, 12 and 48 are known"))),
-        };
-        let steps = names.upsampling.len();
-        if (1 << steps) < unshuffle || (1 << steps) % unshuffle != 0 {
-            return Err(bad(format!(
-                "its {steps} doublings do not make up for squares of {unshuffle} pixels"
-            )));
-        }
         let [colours, _] = shape(&names.last)?;
         if colours != CHANNELS {
             return Err(bad(format!("it gives {colours} channels; 3 are needed")));
@@ -98,6 +85,7 @@ impl RrdbNet {
         if blocks.is_empty() {
             return Err(bad(format!("`{}` is missing: it has no block", naming.dense(0, 1, 1, "weight"))));
         }
+        let [growth, _] = shape(naming.dense(0, 1, 1, "weight").trim_end_matches(".weight"))?;
         Ok(Self {
             conv_first: conv(&names.first)?,
             blocks,
@@ -106,6 +94,8 @@ impl RrdbNet {
             conv_hr: conv(&names.hr)?,
             conv_last: conv(&names.last)?,
             unshuffle,
+            features,
+            growth,
             dtype: weights.activation_dtype(),
         })
     }
@@ -148,5 +138,62 @@ impl RrdbNet {
         }
         let state = self.conv_hr.forward(&state)?.leaky_relu(SLOPE)?;
         Ok(self.conv_last.forward(&state)?.to_nchw()?.to_dtype(DType::F32)?)
+    }
+}
+
+/// What the names and shapes of the tensors tell at once.
+struct Outline {
+    naming: Naming,
+    names: Names,
+    /// Channels of the states between blocks.
+    features: usize,
+    /// The side of the squares of pixels that become channels first.
+    unshuffle: usize,
+}
+
+impl Outline {
+    fn of(weights: &Weights, file: &str) -> Result<Self> {
+        let bad = |reason: String| Error::BadFile { file: file.into(), reason };
+        let Some(naming) = Naming::of(weights) else {
+            return Err(bad(
+                "no ESRGAN network: neither `conv_first.weight` nor `model.0.weight` is there".into()
+            ));
+        };
+        let names = naming.names(weights);
+        let [features, inputs] = shape(weights, &names.first, file)?;
+        let unshuffle = match inputs {
+            CHANNELS => 1,
+            inputs if inputs == CHANNELS * 4 => 2,
+            inputs if inputs == CHANNELS * 16 => 4,
+            _ => return Err(bad(format!("it takes {inputs} channels; 3, 12 and 48 are known"))),
+        };
+        let steps = names.upsampling.len();
+        if (1 << steps) < unshuffle || (1 << steps) % unshuffle != 0 {
+            return Err(bad(format!(
+                "its {steps} doublings do not make up for squares of {unshuffle} pixels"
+            )));
+        }
+        Ok(Self { naming, names, features, unshuffle })
+    }
+}
+
+/// Outputs and inputs of a convolution.
+fn shape(weights: &Weights, name: &str, file: &str) -> Result<[usize; 2]> {
+    match weights.shape(&format!("{name}.weight")) {
+        Some([outputs, inputs, 3, 3]) => Ok([*outputs, *inputs]),
+        found => {
+            let reason = format!("`{name}.weight` should be a 3x3 convolution and has the shape {found:?}");
+            Err(Error::BadFile { file: file.into(), reason })
+        }
+    }
+}
+
+fn check_no_pickle(path: &Path) -> Result<()> {
+    match path.extension().is_some_and(|ending| ["pth", "pt", "ckpt"].iter().any(|known| ending == *known)) {
+        true => {
+            let reason = "it is a pickle, which can run code; convert it to safetensors first".into();
+            Err(Error::BadFile { file: path.display().to_string(), reason })
+        }
+        false => Ok(()),
     }
 }

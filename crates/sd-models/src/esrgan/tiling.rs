@@ -7,6 +7,7 @@
 use candle_core::{Device, Tensor};
 
 use super::RrdbNet;
+use crate::nn::Seamless;
 use crate::{Error, Result};
 
 /// How a picture is cut, in pixels of the input.
@@ -26,9 +27,35 @@ impl UpscaleTiles {
         (Self::SIDE.contains(&side) && 4 * margin <= side).then_some(Self { side, margin })
     }
 
-    /// How many tiles a picture has.
-    pub fn count(&self, height: usize, width: usize) -> usize {
-        self.cuts(height, 1).len() * self.cuts(width, 1).len()
+    /// How many tiles a picture has, whose edges may meet, for a network whose sizes are multiples of `multiple`
+    /// ([`RrdbNet::size_multiple`]).
+    pub fn count(&self, height: usize, width: usize, multiple: usize, seamless: Seamless) -> usize {
+        let cuts = |side, meets| self.cuts(self.seen(side, multiple, meets).len(), multiple).len();
+        cuts(height, seamless.y) * cuts(width, seamless.x)
+    }
+
+    /// Height and width of the largest tile of such a picture, in pixels of the input.
+    pub(super) fn largest(
+        &self,
+        [height, width]: [usize; 2],
+        multiple: usize,
+        seamless: Seamless,
+    ) -> [usize; 2] {
+        let side = |side, meets| self.seen(side, multiple, meets).len().min(self.side);
+        [side(height, seamless.y), side(width, seamless.x)]
+    }
+
+    /// The places of a side that the network is shown, one after the other. Beyond an edge that meets the opposite one it
+    /// sees that, as far as the margin goes; beyond another it sees the last pixel again, as far as it must.
+    fn seen(&self, length: usize, multiple: usize, meets: bool) -> Vec<usize> {
+        let before = if meets { self.margin(multiple) } else { 0 };
+        let whole = (length + 2 * before).next_multiple_of(multiple);
+        let place = |at: usize| match meets {
+            // As `at - before`, and never below 0.
+            true => (at + length * before - before) % length,
+            false => at.min(length - 1),
+        };
+        (0..whole).map(place).collect()
     }
 
     /// The margin for a network whose sizes are multiples of `multiple`: no more than 4 times in a side, so that never
@@ -90,57 +117,116 @@ impl Cut {
     }
 }
 
-impl RrdbNet {
-    /// The picture `(1, 3, height, width)` in 0..=1, `scale()` times as large, tile by tile; what is not larger than a
-    /// tile is not cut. On the CPU. Sides of any length: they are continued to what the network needs, and cut again. `done` is told
-    /// how many tiles are done after each, and of how many.
+/// A picture on its way through a network, a tile at a time. On the CPU.
+///
+/// Sides may have any length: they are continued to what the network needs, and cut again.
+pub struct TiledUpscale {
+    /// The picture `(1, 3, height, width)`, continued.
+    pixels: Tensor,
+    /// Height and width of the picture itself.
+    size: [usize; 2],
+    /// Where it begins among the pixels, from the top and from the left.
+    begin: [usize; 2],
+    rows: Vec<Cut>,
+    columns: Vec<Cut>,
+    margin: usize,
+    scale: usize,
+    sum: Sum,
+    done: usize,
+}
+
+impl TiledUpscale {
+    /// Cuts a picture `(1, 3, height, width)` in 0..=1, whose edges may meet; what is not larger than a tile is not cut.
     ///
     /// # Errors
     /// When the shape does not fit, or on device errors.
+    pub fn new(network: &RrdbNet, pixels: &Tensor, tiles: UpscaleTiles, seamless: Seamless) -> Result<Self> {
+        let (batch, channels, height, width) = pixels.dims4()?;
+        if batch != 1 || channels != super::CHANNELS || height == 0 || width == 0 {
+            let message = format!("{:?} is no picture (1, 3, height, width)", pixels.dims());
+            return Err(Error::Tensor(candle_core::Error::Msg(message)));
+        }
+        let (multiple, scale) = (network.size_multiple(), network.scale());
+        let margin = tiles.margin(multiple);
+        let pixels = places(pixels, 2, tiles.seen(height, multiple, seamless.y))?;
+        let pixels = places(&pixels, 3, tiles.seen(width, multiple, seamless.x))?;
+        let begin = [seamless.y, seamless.x].map(|meets| if meets { margin } else { 0 });
+        let (_, _, full_height, full_width) = pixels.dims4()?;
+        Ok(Self {
+            rows: tiles.cuts(full_height, multiple),
+            columns: tiles.cuts(full_width, multiple),
+            margin,
+            begin,
+            sum: Sum::new(full_height * scale, full_width * scale),
+            size: [height, width],
+            pixels,
+            scale,
+            done: 0,
+        })
+    }
+
+    /// How many tiles there are.
+    pub fn total(&self) -> usize {
+        self.rows.len() * self.columns.len()
+    }
+
+    /// How many are done.
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
+    /// Enlarges the next tile. False: there was none left.
+    ///
+    /// # Errors
+    /// On device errors.
+    pub fn step(&mut self, network: &RrdbNet) -> Result<bool> {
+        let Some(row) = self.rows.get(self.done / self.columns.len()) else { return Ok(false) };
+        let column = self.columns[self.done % self.columns.len()];
+        let part = self.pixels.narrow(2, row.from, row.to - row.from)?;
+        let part = part.narrow(3, column.from, column.to - column.from)?.contiguous()?;
+        let weights = [row.weights(self.scale, self.margin), column.weights(self.scale, self.margin)];
+        let place = [row.from * self.scale, column.from * self.scale];
+        self.sum.add(&network.forward(&part)?, place, &weights)?;
+        self.done += 1;
+        Ok(true)
+    }
+
+    /// The picture `(1, 3, height, width)`, as much larger as the network makes it, once all tiles are done.
+    ///
+    /// # Errors
+    /// On device errors.
+    pub fn finish(self) -> Result<Tensor> {
+        let [height, width] = self.size.map(|side| side * self.scale);
+        let [top, left] = self.begin.map(|side| side * self.scale);
+        Ok(self.sum.finish()?.narrow(2, top, height)?.narrow(3, left, width)?.contiguous()?)
+    }
+}
+
+impl RrdbNet {
+    /// The picture `(1, 3, height, width)` in 0..=1, `scale()` times as large, tile by tile. `done` is told how many
+    /// tiles are done after each, and of how many.
+    ///
+    /// # Errors
+    /// As [`TiledUpscale::new`].
     pub fn upscale(
         &self,
         pixels: &Tensor,
         tiles: UpscaleTiles,
         done: &mut dyn FnMut(usize, usize),
     ) -> Result<Tensor> {
-        let (batch, channels, height, width) = pixels.dims4()?;
-        if batch != 1 || channels != super::CHANNELS || height == 0 || width == 0 {
-            let message = format!("{:?} is no picture (1, 3, height, width)", pixels.dims());
-            return Err(Error::Tensor(candle_core::Error::Msg(message)));
+        let mut upscale = TiledUpscale::new(self, pixels, tiles, Seamless::default())?;
+        while upscale.step(self)? {
+            done(upscale.done(), upscale.total());
         }
-        let (multiple, scale) = (self.size_multiple(), self.scale());
-        let continued = continued(&continued(pixels, 2, multiple)?, 3, multiple)?;
-        let (_, _, full_height, full_width) = continued.dims4()?;
-        let (rows, columns) = (tiles.cuts(full_height, multiple), tiles.cuts(full_width, multiple));
-        let margin = tiles.margin(multiple);
-        let mut sum = Sum::new(full_height * scale, full_width * scale);
-        let mut finished = 0;
-        for row in &rows {
-            for column in &columns {
-                let part = continued.narrow(2, row.from, row.to - row.from)?;
-                let part = part.narrow(3, column.from, column.to - column.from)?.contiguous()?;
-                let weights = [row.weights(scale, margin), column.weights(scale, margin)];
-                sum.add(&self.forward(&part)?, [row.from * scale, column.from * scale], &weights)?;
-                finished += 1;
-                done(finished, rows.len() * columns.len());
-            }
-        }
-        let result = sum.finish()?;
-        Ok(result.narrow(2, 0, height * scale)?.narrow(3, 0, width * scale)?.contiguous()?)
+        upscale.finish()
     }
 }
 
-/// With its last row (or column) repeated until the length is a multiple.
-fn continued(pixels: &Tensor, axis: usize, multiple: usize) -> Result<Tensor> {
-    let length = pixels.dim(axis)?;
-    match length.next_multiple_of(multiple) - length {
-        0 => Ok(pixels.clone()),
-        missing => {
-            let last = pixels.narrow(axis, length - 1, 1)?;
-            let parts = std::iter::once(pixels).chain(std::iter::repeat_n(&last, missing));
-            Ok(Tensor::cat(&parts.collect::<Vec<_>>(), axis)?)
-        }
-    }
+/// The rows (or columns) at these places.
+fn places(pixels: &Tensor, axis: usize, places: Vec<usize>) -> Result<Tensor> {
+    let places: Vec<u32> = places.into_iter().map(|place| place as u32).collect();
+    let places = Tensor::new(places, pixels.device())?;
+    Ok(pixels.contiguous()?.index_select(&places, axis)?)
 }
 
 /// Weighted tiles put together.
@@ -217,6 +303,6 @@ mod tests {
         for (side, margin) in [(31, 0), (1025, 0), (64, 17)] {
             assert_eq!(UpscaleTiles::new(side, margin), None, "{side}, {margin}");
         }
-        assert_eq!(UpscaleTiles::default().count(192, 193), 2);
+        assert_eq!(UpscaleTiles::default().count(192, 193, 1, Seamless::default()), 2);
     }
 }

@@ -23,7 +23,7 @@ use crate::assembled::{AssembledFiles, PartSource, Text};
 use crate::clip::ClipTextConfig;
 use crate::files::FileBytes;
 use crate::tensor_index::{TensorFile, TensorIndex};
-use crate::{Error, ModelFiles, Result, registry};
+use crate::{Error, ModelFiles, Result, registry, taesd};
 
 /// Of models for SD 2.x that predict the velocity, this bias spreads more widely than of those that predict noise.
 const VELOCITY_MARK: &str = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias";
@@ -97,21 +97,23 @@ pub(crate) fn open(path: &Path, config: Option<ModelFiles>) -> Result<ModelFiles
 }
 
 /// `files` with the VAE at `path`: a folder or file in the diffusers layout, a whole model, or a file in the original
-/// naming.
+/// naming; a tiny autoencoder likewise.
 pub(crate) fn with_vae(files: ModelFiles, path: &Path) -> Result<ModelFiles> {
     let name = files.name();
     let mut assembled = AssembledFiles::over(Some(files), name);
     if path.is_dir() {
         let (text, source) = part_folder(path, "vae")?;
-        assembled.add_text("vae/config.json", text);
+        // A tiny autoencoder reads the latents of the model's own VAE, whose configuration goes on to describe them.
+        if !taesd::is_config(text.bytes.as_slice(), &text.label)? {
+            assembled.add_text("vae/config.json", text);
+        }
         assembled.add_part("vae", source);
         return Ok(ModelFiles::Assembled(Arc::new(assembled)));
     }
     let index = read(path)?;
-    let tensors = match index.get("decoder.mid_block.resnets.0.conv1.weight") {
-        Some(_) => index,
-        None => vae_tensors(&index),
-    };
+    let own = index.get("decoder.mid_block.resnets.0.conv1.weight").is_some()
+        || taesd::names_decoder(|name| index.get(name).is_some());
+    let tensors = if own { index } else { vae_tensors(&index) };
     if tensors.is_empty() {
         let found = FileKind::of(&read(path)?).name();
         let reason = format!("no VAE is in it; by its tensors it is: {found}");

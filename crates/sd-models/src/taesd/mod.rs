@@ -15,6 +15,13 @@ use crate::nn::{FeatureMap, Seamless};
 use crate::{Error, ModelFiles, Result, Weights};
 use layers::{Layers, Way};
 
+/// Where each naming keeps the decoder, and the number of its first layer. The original decoder begins with a layer that
+/// diffusers has outside.
+const DECODERS: [(&str, usize); 4] = [("decoder.layers", 0), ("decoder", 1), ("taesd_decoder", 1), ("", 1)];
+
+/// The same of the encoder.
+const ENCODERS: [(&str, usize); 3] = [("encoder.layers", 0), ("encoder", 0), ("taesd_encoder", 0)];
+
 /// Latents beyond this are bent back: the decoder never saw others.
 const LARGEST_LATENT: f64 = 3.0;
 
@@ -94,7 +101,6 @@ impl AutoencoderTiny {
     /// # Errors
     /// As [`AutoencoderTiny::open`].
     pub fn load(weights: &Weights, file: &str) -> Result<Self> {
-        // Where each naming keeps a part. The original decoder begins with a layer that diffusers has outside.
         let part = |places: &[(&str, usize)], way: Way| {
             let place = places
                 .iter()
@@ -104,8 +110,7 @@ impl AutoencoderTiny {
                 Layers::load(&scope, *first, way, file)
             })
         };
-        let decoders = [("decoder.layers", 0), ("decoder", 1), ("taesd_decoder", 1), ("", 1)];
-        let Some(decoder) = part(&decoders, Way::Decode) else {
+        let Some(decoder) = part(&DECODERS, Way::Decode) else {
             return Err(Error::BadFile {
                 file: file.into(),
                 reason: "no decoder of a tiny autoencoder: neither `decoder.layers.0.weight` nor, in the original \
@@ -113,9 +118,20 @@ impl AutoencoderTiny {
                     .into(),
             });
         };
-        let encoders = [("encoder.layers", 0), ("encoder", 0), ("taesd_encoder", 0)];
-        let encoder = part(&encoders, Way::Encode).transpose()?;
+        let encoder = part(&ENCODERS, Way::Encode).transpose()?;
         Ok(Self { encoder, decoder: decoder?, dtype: weights.activation_dtype() })
+    }
+
+    /// Whether these tensors are those of a tiny autoencoder, by their names.
+    pub fn is_in(weights: &Weights) -> bool {
+        names_decoder(|name| weights.shape(name).is_some())
+    }
+
+    /// Whether an encoder is among these tensors of a tiny autoencoder, by their names.
+    pub fn has_encoder_in(weights: &Weights) -> bool {
+        ENCODERS
+            .iter()
+            .any(|(scope, first)| weights.shape(&name(scope, &format!("{first}.weight"))).is_some())
     }
 
     /// Channels of the latents.
@@ -157,11 +173,45 @@ impl AutoencoderTiny {
     /// # Errors
     /// Without an encoder; when shapes do not fit, or on device errors.
     pub fn encode(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.encode_with(pixels, Seamless::default())
+    }
+
+    /// As [`encode`](Self::encode), for a picture whose edges meet.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_with(&self, pixels: &Tensor, seamless: Seamless) -> Result<Tensor> {
         let Some(encoder) = &self.encoder else {
             return Err(candle_core::Error::Msg("the tiny autoencoder has no encoder".into()).into());
         };
         let pixels = pixels.to_dtype(self.dtype)?.affine(0.5, 0.5)?;
-        Ok(encoder.forward(FeatureMap::from_nchw(&pixels)?)?.to_nchw()?.to_dtype(DType::F32)?)
+        let pixels = FeatureMap::from_nchw(&pixels)?.with_seamless(seamless);
+        Ok(encoder.forward(pixels)?.to_nchw()?.to_dtype(DType::F32)?)
+    }
+}
+
+/// Whether one of these names is that of a decoder's first layer.
+pub(crate) fn names_decoder(contains: impl Fn(&str) -> bool) -> bool {
+    DECODERS.iter().any(|(scope, first)| contains(&name(scope, &format!("{first}.weight"))))
+}
+
+/// Whether the `config.json` is that of a tiny autoencoder.
+///
+/// # Errors
+/// When it asks for something else than TAESD.
+pub(crate) fn is_config(text: &[u8], file: &str) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct Class {
+        #[serde(rename = "_class_name", default)]
+        class_name: String,
+    }
+    let json = |source| Error::Json { file: file.into(), source };
+    match serde_json::from_slice::<Class>(text).map_err(json)?.class_name.as_str() {
+        "AutoencoderTiny" => {
+            serde_json::from_slice::<TinyConfig>(text).map_err(json)?.check(file)?;
+            Ok(true)
+        }
+        _ => Ok(false),
     }
 }
 

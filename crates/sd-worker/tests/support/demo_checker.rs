@@ -26,6 +26,8 @@ pub(crate) struct References {
 pub(crate) struct Rule {
     pub(crate) side: usize,
     pub(crate) frame: usize,
+    /// How far a pixel of the interior is from the region's edge.
+    pub(crate) reach: usize,
     pub(crate) least_interior: usize,
     pub(crate) mask_cells: usize,
     pub(crate) least_overlap: f64,
@@ -95,7 +97,7 @@ pub(crate) fn look(rgb: &[u8], width: usize, height: usize, refs: &References) -
     let ground = name_ground(&frame_features(&picture, side, refs.rule.frame), refs);
     let labels = label_pixels(&picture, refs, &ground);
     let mut seen = Seen { ground, ..Seen::default() };
-    let Some((colour, area)) = main_region(&labels, side, refs.rule.least_interior) else {
+    let Some((colour, area)) = main_region(&labels, side, &refs.rule) else {
         return seen;
     };
     seen.colour = refs_colour(refs, &seen.ground, colour);
@@ -205,11 +207,11 @@ fn label_pixels(picture: &[[f64; 3]], refs: &References, ground: &str) -> Vec<Op
     picture.iter().map(|p| nearest(p).and_then(|t| t.0)).collect()
 }
 
-/// The connected area of one colour with the most interior pixels, those whose
-/// four neighbours belong to it too; outlines, being thin, have hardly any.
-fn main_region(labels: &[Option<usize>], side: usize, least: usize) -> Option<(usize, Vec<bool>)> {
+/// The connected area of one colour with the most interior pixels, which find it
+/// also `reach` pixels up, down, left and right; outlines, being thin, have hardly any.
+fn main_region(labels: &[Option<usize>], side: usize, rule: &Rule) -> Option<(usize, Vec<bool>)> {
     let mut done = vec![false; labels.len()];
-    let (mut best, mut most) = (None, least.max(1) - 1);
+    let (mut best, mut most) = (None, rule.least_interior.max(1) - 1);
     for from in 0..labels.len() {
         let Some(colour) = labels[from].filter(|_| !done[from]) else {
             continue;
@@ -218,14 +220,14 @@ fn main_region(labels: &[Option<usize>], side: usize, least: usize) -> Option<(u
         let mut stack = vec![from];
         (done[from], area[from]) = (true, true);
         while let Some(at) = stack.pop() {
-            for next in neighbours(at, side).into_iter().flatten() {
+            for next in around(at, side, 1).into_iter().flatten() {
                 if !done[next] && labels[next] == Some(colour) {
                     (done[next], area[next]) = (true, true);
                     stack.push(next);
                 }
             }
         }
-        let within = |at: usize| neighbours(at, side).into_iter().all(|n| n.is_some_and(|n| area[n]));
+        let within = |at: usize| around(at, side, rule.reach).into_iter().all(|n| n.is_some_and(|n| area[n]));
         let interior = (0..area.len()).filter(|&at| area[at] && within(at)).count();
         if interior > most {
             most = interior;
@@ -235,13 +237,14 @@ fn main_region(labels: &[Option<usize>], side: usize, least: usize) -> Option<(u
     best
 }
 
-fn neighbours(at: usize, side: usize) -> [Option<usize>; 4] {
+/// The pixels `far` above, below, left and right, where the picture has them.
+fn around(at: usize, side: usize, far: usize) -> [Option<usize>; 4] {
     let (y, x) = (at / side, at % side);
     [
-        (y > 0).then(|| at - side),
-        (y + 1 < side).then(|| at + side),
-        (x > 0).then(|| at - 1),
-        (x + 1 < side).then(|| at + 1),
+        (y >= far).then(|| at - far * side),
+        (y + far < side).then(|| at + far * side),
+        (x >= far).then(|| at - far),
+        (x + far < side).then(|| at + far),
     ]
 }
 

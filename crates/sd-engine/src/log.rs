@@ -1,0 +1,18 @@
+//! What the log says of a job that was accepted.
+
+use operations_contract::{JobId, Operation};
+
+/// One line; with the prompts only where the operator asked for them.
+pub(crate) fn accepted(job: &JobId, caller: Option<&str>, operation: &Operation, prompts: bool) {
+    let kind = operation.kind().as_str();
+    if let Some(common) = operation.common().filter(|_| prompts) {
+        let negative = (!common.negative_prompt.is_empty()).then_some(&common.negative_prompt[..]);
+        let (prompt_2, negative_2) = (common.prompt_2.as_deref(), common.negative_prompt_2.as_deref());
+        tracing::info!(
+            %job, caller, operation = kind, prompt = common.prompt, negative_prompt = negative,
+            prompt_2, negative_prompt_2 = negative_2, "accepted"
+        );
+    } else {
+        tracing::info!(%job, caller, operation = kind, "accepted");
+    }
+}

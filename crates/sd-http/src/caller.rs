@@ -1,0 +1,115 @@
+//! Who asks, and what they may.
+
+use std::fmt;
+use std::sync::Arc;
+
+use operations_contract::{ErrorCode, JobId, JobView};
+use sd_engine::SubmitOptions;
+
+use crate::api::Api;
+use crate::error::ApiError;
+
+/// What a token opens beside the models and `/v1/info`, which every token opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// To submit jobs; to follow and cancel one's own.
+    Generate,
+    /// Everybody's jobs, and what concerns the worker itself.
+    Admin,
+}
+
+impl Scope {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Generate => "generate",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// The scopes of one token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Scopes {
+    generate: bool,
+    admin: bool,
+}
+
+impl Scopes {
+    pub(crate) const ALL: Self = Self { generate: true, admin: true };
+    pub(crate) const GENERATE: Self = Self { generate: true, admin: false };
+
+    /// Reads `generate`, `admin` or both with a comma between them; `None` for anything else.
+    pub(crate) fn parse(list: &str) -> Option<Self> {
+        let mut scopes = Self::default();
+        for name in list.split(',') {
+            match name.trim() {
+                "generate" => scopes.generate = true,
+                "admin" => scopes.admin = true,
+                _ => return None,
+            }
+        }
+        Some(scopes)
+    }
+
+    pub(crate) fn contain(self, scope: Scope) -> bool {
+        match scope {
+            Scope::Generate => self.generate,
+            Scope::Admin => self.admin,
+        }
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [Scope::Generate, Scope::Admin].into_iter().filter(|scope| self.contain(*scope));
+        f.write_str(&names.map(Scope::name).collect::<Vec<_>>().join(","))
+    }
+}
+
+/// The sender of a request, once the gate has let it in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// The name of the token.
+    name: Option<Arc<str>>,
+    scopes: Scopes,
+}
+
+impl Caller {
+    pub(crate) fn new(name: Option<Arc<str>>, scopes: Scopes) -> Self {
+        Self { name, scopes }
+    }
+
+    /// Everybody, where there are no tokens: whoever can connect may do everything.
+    pub(crate) fn anybody() -> Self {
+        Self::new(None, Scopes::ALL)
+    }
+
+    /// Who shows no token where there are some: for addresses that want none.
+    pub(crate) fn nobody() -> Self {
+        Self::new(None, Scopes::default())
+    }
+
+    /// What goes with a job of this caller.
+    pub(crate) fn submits(&self) -> SubmitOptions {
+        SubmitOptions::by(self.name.clone())
+    }
+
+    pub(crate) fn must_have(&self, scope: Scope) -> Result<(), ApiError> {
+        if self.scopes.contain(scope) {
+            return Ok(());
+        }
+        let message = format!("this needs the scope `{}`; the token has {}", scope.name(), self.scopes);
+        Err(ApiError::new(ErrorCode::Forbidden, message))
+    }
+
+    /// Whether the job is the caller's own, or everybody's are its business.
+    pub(crate) fn may_see(&self, job: &JobView) -> bool {
+        self.scopes.admin || (self.name.is_some() && job.caller.as_deref() == self.name.as_deref())
+    }
+
+    /// The job of this name. That of another caller is told to be missing, so that nobody learns what there is.
+    pub(crate) fn job(&self, api: &Api, id: &str) -> Result<JobView, ApiError> {
+        let job = api.router().job(&JobId::new(id));
+        job.filter(|job| self.may_see(job)).ok_or_else(|| ApiError::no_job(id))
+    }
+}

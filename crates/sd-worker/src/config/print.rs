@@ -1,0 +1,74 @@
+//! `sd-worker config`: what `serve` would be told.
+
+use serde_json::{Value, json};
+
+use super::{ConfigArgs, Form, Setting, Settings, Source, reference};
+use crate::exit::{Failure, say};
+
+/// In the place of a secret.
+const MASK: &str = "********";
+/// Where comments begin, unless the value is longer.
+const COMMENT_COLUMN: usize = 40;
+
+/// Prints all keys with their values and where these come from.
+pub(crate) fn run(args: &ConfigArgs, settings: &Settings) -> Result<(), Failure> {
+    if args.reference {
+        return say(reference::table());
+    }
+    for warning in &settings.warnings {
+        eprintln!("warning: {warning}");
+    }
+    if args.json {
+        return say(report(settings));
+    }
+    let file = settings.file.as_ref().map_or("none".into(), |path| path.display().to_string());
+    say(format!("# Configuration file: {file}. The environment stands above it, flags above that."))?;
+    settings.settings.iter().try_for_each(|setting| say(line(setting)))
+}
+
+/// One line of TOML. What is not set, and what must not be shown, is a comment.
+fn line(setting: &Setting) -> String {
+    let Setting { key, values, is_secret, .. } = setting;
+    let text = match (values.is_empty(), is_secret) {
+        (true, _) => format!("# {key} ="),
+        (false, true) => format!("# {key} = \"{MASK}\""),
+        (false, false) => format!("{key} = {}", written(setting)),
+    };
+    let comment = match &setting.source {
+        Source::Default if values.is_empty() => "not set".into(),
+        Source::Default => "default".into(),
+        Source::File(place) => place.clone(),
+        Source::Environment(name) => name.clone(),
+        Source::Flag => format!("--{key}"),
+    };
+    format!("{text:<COMMENT_COLUMN$}  # {comment}")
+}
+
+fn written(setting: &Setting) -> String {
+    let text = |value: &String| toml::Value::String(value.clone()).to_string();
+    match (setting.form, &setting.values[..]) {
+        (Form::Switch | Form::Number, [value]) if value.parse::<toml::Value>().is_ok() => value.clone(),
+        (Form::Switch | Form::Number | Form::Text, [value]) => text(value),
+        (_, values) => format!("[{}]", values.iter().map(text).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn report(settings: &Settings) -> Value {
+    let entry = |setting: &Setting| {
+        let value = match (setting.form, &setting.values[..]) {
+            (Form::List, values) => json!(values),
+            (_, []) => Value::Null,
+            _ if setting.is_secret => json!(MASK),
+            (Form::Switch | Form::Number, [value]) => serde_json::from_str(value).unwrap_or(json!(value)),
+            (_, [value, ..]) => json!(value),
+        };
+        let (source, at) = match &setting.source {
+            Source::Default => ("default", None),
+            Source::File(place) => ("file", Some(place)),
+            Source::Environment(name) => ("environment", Some(name)),
+            Source::Flag => ("flag", None),
+        };
+        json!({"key": setting.key, "value": value, "source": source, "at": at, "secret": setting.is_secret})
+    };
+    json!({"file": settings.file, "settings": settings.settings.iter().map(entry).collect::<Vec<_>>()})
+}

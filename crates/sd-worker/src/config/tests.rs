@@ -1,0 +1,100 @@
+use super::*;
+
+/// The layers of `serve` with the file's text and these flags.
+fn load_with(text: &str, flags: &[&str]) -> Result<Configured, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.toml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_string_lossy().into_owned();
+    let arguments = ["sd-worker", "serve", "--config", &path].into_iter().chain(flags.iter().copied());
+    load(&arguments.map(OsString::from).collect::<Vec<_>>()).map_err(|unusable| match unusable {
+        Unusable::CommandLine(error) => error.to_string(),
+        Unusable::File(failure) => failure.message,
+    })
+}
+
+fn setting_of(configured: &Configured, key: &str) -> Setting {
+    configured.settings.settings.iter().find(|setting| setting.key == key).unwrap().clone()
+}
+
+fn serve_args(configured: &Configured) -> &ServeArgs {
+    match &configured.cli.command {
+        crate::args::Command::Serve(args) => args,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn flags_stand_above_the_file_and_the_file_above_the_defaults() {
+    let text = "queue-capacity = 7\nthreads = 3\nlisten = \"127.0.0.1:1\"\n";
+    let configured = load_with(text, &["--listen=127.0.0.1:2"]).unwrap();
+    let args = serve_args(&configured);
+    assert_eq!((args.queue_capacity, configured.cli.threads), (7, Some(3)));
+    assert_eq!(args.listen.to_string(), "127.0.0.1:2");
+    assert_eq!(setting_of(&configured, "listen").source, Source::Flag);
+    assert!(
+        matches!(setting_of(&configured, "threads").source, Source::File(place) if place.ends_with("c.toml:2"))
+    );
+    assert_eq!(setting_of(&configured, "dtype").source, Source::Default);
+    assert_eq!(setting_of(&configured, "dtype").values, ["auto"]);
+}
+
+/// A list is taken as it stands: what separates values elsewhere is part of them.
+#[test]
+fn lists_are_taken_as_they_stand_and_switched_as_a_whole() {
+    let configured = load_with("controlnet = [\"a=x;y\", \"b=z\"]\n", &[]).unwrap();
+    let nets: Vec<_> = serve_args(&configured).nets.controlnet.iter().map(|net| net.path.clone()).collect();
+    assert_eq!(nets, [PathBuf::from("x;y"), PathBuf::from("z")]);
+    let configured = load_with("controlnet = [\"a=x\", \"b=z\"]\n", &["--controlnet=c=w"]).unwrap();
+    assert_eq!(serve_args(&configured).nets.controlnet.len(), 1);
+}
+
+#[test]
+fn what_is_wrong_is_told_with_file_line_and_key() {
+    for (text, parts) in [
+        (
+            "queue_capacity = 3\n",
+            &["c.toml:1", "no key `queue_capacity`", "did you mean `queue-capacity`"][..],
+        ),
+        (
+            "\nquue-capacity = 3\nxyzzy = 1\n",
+            &["c.toml:2", "c.toml:3", "did you mean `queue-capacity`", "`xyzzy`"],
+        ),
+        ("queue-capacity = 0\n", &["c.toml:1", "queue-capacity", "`0`", "1.."]),
+        ("queue-capacity = [1]\n", &["c.toml:1", "takes one value"]),
+        ("dtype = \"f64\"\n", &["c.toml:1", "dtype", "`f64`", "bf16"]),
+        ("config = \"other.toml\"\n", &["no key `config`"]),
+        ("help = true\n", &["no key `help`"]),
+        ("prompt = \"x\"\n", &["no key `prompt`"]),
+    ] {
+        let error = load_with(text, &[]).unwrap_err();
+        for part in parts {
+            assert!(error.contains(part), "{text:?}: {part:?} is not in {error:?}");
+        }
+    }
+    let error = load_with("token = \"a b\"\n", &["--queue-capacity=0"]).unwrap_err();
+    assert!(error.contains("--queue-capacity") && !error.contains("c.toml"), "{error}");
+}
+
+/// Whatever flag is added to `serve`, the file can hold it: what `config` prints of a value is read back as that value.
+#[test]
+fn every_flag_of_serve_is_a_key() {
+    let cli = Cli::command();
+    let serve = cli.find_subcommand("serve").unwrap();
+    let flags = serve.get_arguments().filter_map(Arg::get_long).filter(|long| !NO_KEYS.contains(long));
+    let known: Vec<String> = keys().iter().map(|arg| key(arg).unwrap().to_owned()).collect();
+    for flag in flags {
+        assert!(known.iter().any(|key| key == flag), "{flag}");
+    }
+    for global in ["threads", "log-format", "log"] {
+        assert!(known.iter().any(|key| key == global), "{global}");
+    }
+}
+
+#[test]
+fn a_switch_becomes_a_flag_without_a_value() {
+    let arg = Arg::new("s").long("s").action(ArgAction::SetTrue);
+    let entry = |value: &str| Entry { key: "s".into(), values: vec![value.into()], is_list: false, line: 1 };
+    assert_eq!(flags(&arg, &entry("true")), ["--s"]);
+    assert_eq!(flags(&arg, &entry("false")), Vec::<OsString>::new());
+}
