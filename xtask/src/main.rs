@@ -12,11 +12,15 @@ mod cuda_toolkit;
 mod deny;
 mod examples;
 mod fixtures;
+mod fuzz;
 mod lint;
+mod openapi;
 mod process;
 mod python;
 mod reference;
 mod sanitize;
+mod schemathesis;
+mod served;
 mod stages;
 mod test;
 mod workspace;
@@ -38,7 +42,9 @@ const TASKS: &[Task] = &[
     Task { name: "fmt", help: lint::FMT_HELP, run: lint::run_fmt },
     Task { name: "deny", help: deny::HELP, run: deny::run },
     Task { name: "sanitize", help: sanitize::HELP, run: sanitize::run },
+    Task { name: "fuzz", help: fuzz::HELP, run: fuzz::run },
     Task { name: "fixtures", help: fixtures::HELP, run: fixtures::run },
+    Task { name: "openapi", help: openapi::HELP, run: openapi::run },
     Task { name: "reference", help: reference::HELP, run: reference::run },
     Task { name: "bench", help: bench::HELP, run: bench::run },
     Task { name: "aarch64", help: aarch64::HELP, run: aarch64::run },

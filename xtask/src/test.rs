@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use crate::process::{Failure, Result, cargo, run_and_keep};
 use crate::stages::Stages;
-use crate::{clients, deny, examples, lint};
+use crate::{clients, deny, examples, lint, schemathesis};
 
-pub(crate) const HELP: &str = "Run everything: format, clippy, docs, tests, parity on every kernel set, examples, doctests, clients, licences\n\
-     Arguments name single stages: fmt clippy docs tests kernels examples doctests clients deny";
+pub(crate) const HELP: &str = "Run everything: format, clippy, docs, tests, parity on every kernel set, examples, doctests, clients, API, licences\n\
+     Arguments name single stages: fmt clippy docs tests kernels examples doctests clients schemathesis deny";
 
 const STAGES: &[&str] =
-    &["fmt", "clippy", "docs", "tests", "kernels", "examples", "doctests", "clients", "deny"];
+    &["fmt", "clippy", "docs", "tests", "kernels", "examples", "doctests", "clients", "schemathesis", "deny"];
 /// The kernel sets; on a machine that lacks one the next best runs, and says so.
 const KERNEL_SETS: [&str; 4] = ["scalar", "avx2", "avx512", "amx-emulated"];
 
@@ -55,6 +55,7 @@ pub(crate) fn run(arguments: &[String]) -> Result {
                 counts.read(&output);
                 result
             }),
+            "schemathesis" => stages.run(name, schemathesis::check),
             _ => stages.run(name, deny::offline_checks),
         }
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 /// What went wrong, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorCode {
@@ -88,6 +89,7 @@ impl fmt::Display for ErrorCode {
 
 /// One broken field.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FieldError {
     /// Its path: `steps`, `loras[1].scale`.
     pub field: String,
@@ -137,6 +139,7 @@ impl fmt::Display for FieldError {
 
 /// An error as a client sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ErrorDetail {
     /// For programs.
     pub code: ErrorCode,
@@ -168,6 +171,7 @@ impl fmt::Display for ErrorDetail {
 
 /// The body of every HTTP answer that is an error: `{"error": {...}}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ErrorBody {
     /// The error.
     pub error: ErrorDetail,

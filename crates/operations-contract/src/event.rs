@@ -11,6 +11,7 @@ use crate::names::ImageFormat;
 
 /// One event of a job: `data:` of one server-sent event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum JobEvent {
@@ -83,6 +84,7 @@ impl JobEvent {
 
 /// How much a narration matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NarrationLevel {
@@ -94,6 +96,7 @@ pub enum NarrationLevel {
 
 /// A finished image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EventImage {
     /// The file.
     pub image: ImageData,
@@ -109,6 +112,7 @@ pub struct EventImage {
 
 /// Where the time of a job went, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Timings {
     /// Waiting.
     pub queued_ms: u64,

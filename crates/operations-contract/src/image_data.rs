@@ -104,6 +104,22 @@ impl<'de> Deserialize<'de> for ImageData {
     }
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for ImageData {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ImageData".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "minLength": 1,
+            "contentEncoding": "base64",
+            "description": "The bytes of an image file as base64; in requests a data URL is taken as well.",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use crate::names::{ImageFormat, OperationKind};
 
 /// The name of a job: `job-<uuid>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct JobId(String);
 
@@ -33,6 +34,7 @@ impl fmt::Display for JobId {
 
 /// The answer to a submission.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Submitted {
     /// The job's name.
     pub job_id: JobId,
@@ -42,6 +44,7 @@ pub struct Submitted {
 
 /// Where a job stands. The last three are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     /// Waiting.
@@ -80,6 +83,7 @@ impl JobState {
 
 /// How far a running job is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobProgress {
     /// Steps done.
     pub step: u32,
@@ -91,6 +95,7 @@ pub struct JobProgress {
 
 /// One finished image, without its bytes: those are at `/v1/jobs/{id}/images/{index}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageView {
     /// Counts from 0.
     pub index: usize,
@@ -108,6 +113,7 @@ pub struct ImageView {
 
 /// A job as `GET /v1/jobs/{id}` tells it. Times are milliseconds since 1970, UTC.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobView {
     /// Its name.
     pub job_id: JobId,
@@ -149,6 +155,7 @@ pub struct JobView {
 
 /// The answer of `GET /v1/jobs`: the oldest job first, unless asked for otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobList {
     /// The jobs that the worker remembers, or one page of them.
     pub jobs: Vec<JobView>,
@@ -159,6 +166,7 @@ pub struct JobList {
 
 /// The answer to a cancellation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CancelView {
     /// The job's name.
     pub job_id: JobId,

@@ -45,6 +45,8 @@ mod parse;
 mod pictures;
 mod registration;
 mod request;
+#[cfg(feature = "schema")]
+mod schema;
 mod upscale;
 mod validate;
 

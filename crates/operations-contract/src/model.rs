@@ -6,6 +6,7 @@ use crate::names::{OperationKind, PreviewMethod, RngKind, Sampler, Schedule, Ups
 
 /// A field of the contract that not every model can serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Feature {
@@ -44,6 +45,7 @@ pub enum Feature {
 
 /// A network that enlarges pictures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UpscaleModel {
     /// Its name in requests.
     pub name: String,
@@ -55,6 +57,7 @@ pub struct UpscaleModel {
 
 /// A model and its limits, as `GET /v1/models` tells them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelCapabilities {
     /// Its name in requests.
     pub id: String,
@@ -167,6 +170,7 @@ impl ModelCapabilities {
 
 /// What a model is up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ModelState {
@@ -182,6 +186,7 @@ pub enum ModelState {
 
 /// A model as clients are told it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelView {
     /// What it can do.
     #[serde(flatten)]
@@ -198,6 +203,7 @@ pub struct ModelView {
 
 /// The answer of `GET /v1/models`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModelList {
     /// All models of the worker, the default first; none before it is ready.
     pub models: Vec<ModelView>,

@@ -9,6 +9,7 @@ use crate::names::{
 
 /// The fields that every operation has which draws. `None` means "as the model has it".
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Common {
     /// Which model; absent: the worker's default.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -147,6 +148,7 @@ impl Default for Common {
 
 /// `image_generation`: text to image.
 #[derive(Debug, Clone, PartialEq, Serialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageGeneration {
     /// The fields that every operation has which draws.
     #[serde(flatten)]
@@ -155,6 +157,7 @@ pub struct ImageGeneration {
 
 /// `image_transform`: image and text to image.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageTransform {
     /// The fields that every operation has which draws.
     #[serde(flatten)]
@@ -173,6 +176,7 @@ impl Default for ImageTransform {
 
 /// `image_inpaint`: repaints what is white in the mask.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageInpaint {
     /// The fields that every operation has which draws.
     #[serde(flatten)]
@@ -214,6 +218,8 @@ impl Default for ImageInpaint {
 
 /// A part of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::guidance_interval))]
 pub struct GuidanceInterval {
     /// From here on, as a part of the run.
     pub start: f64,
@@ -227,6 +233,8 @@ fn is_false(flag: &bool) -> bool {
 
 /// A larger canvas around a picture, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::extend))]
 pub struct Extend {
     /// To the left.
     pub left: u32,
@@ -248,6 +256,8 @@ impl Default for Extend {
 
 /// One low-rank adapter.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::lora))]
 pub struct Lora {
     /// Its name on the worker.
     pub name: String,
@@ -257,6 +267,8 @@ pub struct Lora {
 
 /// One control image.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::control))]
 pub struct Control {
     /// Which control, by its name on the worker: `canny`, `depth`, ...
     pub kind: String,
@@ -274,6 +286,8 @@ pub struct Control {
 
 /// Which edges of the image meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::tiling))]
 pub struct Tiling {
     /// Left and right.
     pub x: bool,
@@ -290,6 +304,8 @@ impl Tiling {
 
 /// A second pass: what the first drew is enlarged and redrawn in part.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::hires))]
 pub struct Hires {
     /// How much longer the sides of the result are than `width` and `height`.
     pub scale: f64,
@@ -310,6 +326,8 @@ impl Default for Hires {
 
 /// A second model that takes over late in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::refiner))]
 pub struct Refiner {
     /// After which share of the noise, counted in timesteps of the training.
     pub start: f64,
@@ -323,6 +341,8 @@ impl Default for Refiner {
 
 /// Pictures on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::preview))]
 pub struct Preview {
     /// After every so many steps.
     pub every: u32,
@@ -340,6 +360,8 @@ impl Default for Preview {
 
 /// The files that come out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::output))]
 pub struct Output {
     /// File format.
     pub format: ImageFormat,

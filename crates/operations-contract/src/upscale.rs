@@ -12,6 +12,7 @@ use crate::validate;
 
 /// `image_upscale`: enlarges a picture by a network.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageUpscale {
     /// The picture to enlarge.
     pub image: ImageData,

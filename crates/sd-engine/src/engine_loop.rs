@@ -11,6 +11,7 @@ use crate::engine::guarded;
 use crate::generator::{ActiveGeneration, Generator, GeneratorError, StepReport, StepResult};
 use crate::job::{Outcome, millis};
 use crate::loader::ModelLoader;
+use crate::metrics;
 use crate::previews::PreviewThread;
 use crate::queue::{JobRequest, Message, RequestReceiver, Swap, Waited};
 use crate::running::{Running, Ticket};
@@ -323,7 +324,10 @@ impl<L: ModelLoader> EngineLoop<L> {
             }
         }
         if let Some(first) = advanced.first() {
-            self.receiver.load.stepped(&first.ticket.work.model, units, time);
+            let model = &first.ticket.work.model;
+            self.receiver.load.stepped(model, units, time);
+            let steps = results.iter().filter(|result| matches!(result, Ok(Some(_)))).count();
+            metrics::stepped(model, steps, time);
         }
         let share = time / u32::try_from(advanced.len().max(1)).unwrap_or(u32::MAX);
         for running in advanced {

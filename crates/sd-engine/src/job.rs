@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::activity::Present;
 use crate::listeners::{Listeners, Listening};
+use crate::metrics;
 use crate::registry::JobRegistry;
 use crate::store::{Events, Journal, StoreError};
 
@@ -177,6 +178,7 @@ impl Job {
             record.view.state = JobState::Running;
             record.view.started_ms = Some(unix_ms());
             record.started = Some(Instant::now());
+            metrics::started(&record.view);
             (record.view.clone(), record.unwritten(std::slice::from_ref(&event)))
         };
         let written = self.journal.as_ref().map_or(Ok(()), |journal| journal.start(&view, &told));
@@ -223,6 +225,7 @@ impl Job {
         if written.is_ok() {
             record.written = record.events.len();
         }
+        metrics::ended(&view);
         record.phase = Phase::Over(terminator(&view));
         record.view = view;
         self.announce(&record);

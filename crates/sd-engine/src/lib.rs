@@ -80,6 +80,7 @@ mod loader;
 mod log;
 mod masks;
 mod metadata;
+mod metrics;
 mod pending;
 mod picture;
 mod pipeline_generator;
@@ -114,6 +115,7 @@ pub use masks::{inverted_mask, transparent_mask};
 pub use metadata::{
     FileTexts, JSON_KEY, PARAMETERS_KEY, Parameters, Reconstructed, read_texts, sampler_label, schedule_label,
 };
+pub use metrics::{METRICS, Metric, MetricKind};
 pub use picture::{Mask, Picture, WrongPixelCount};
 pub use pipeline_generator::{
     ActiveJob, ActivePipeline, PipelineGenerator, PipelineNames, pipeline_capabilities,

@@ -14,6 +14,7 @@ use crate::board::{ModelBoard, ModelEntry, ModelStatus};
 use crate::idempotency::IdempotencyKey;
 use crate::job::{JobUpdates, StoredImage};
 use crate::listeners::Listening;
+use crate::metrics;
 use crate::queue::{RequestQueue, Swap};
 use crate::registry::JobRegistry;
 use crate::resolve;
@@ -76,7 +77,14 @@ impl JobRouter {
         parsed: ParsedOperation,
         options: SubmitOptions,
     ) -> Result<Accepted, SubmitError> {
-        self.admit(parsed, options)
+        let operation = parsed.operation.as_ref().map(Operation::kind);
+        let admitted = self.admit(parsed, options);
+        match (&admitted, operation) {
+            (Ok(_), Some(operation)) => metrics::accepted(operation),
+            (Err(error), _) => metrics::refused(error.code()),
+            (Ok(_), None) => {}
+        }
+        admitted
     }
 
     /// The story of a job, from the event after `after` on (0: from the beginning).

@@ -9,6 +9,7 @@ use crate::board::{ModelBoard, ModelEntry};
 use crate::engine::guarded;
 use crate::generator::{Generator, GeneratorError};
 use crate::loader::{ModelLoader, ModelMemory, ModelRules};
+use crate::metrics;
 
 /// All models of the engine, loaded or not. What happens to them is posted on the board.
 pub(crate) struct Shelf<L: ModelLoader> {
@@ -96,6 +97,7 @@ impl<L: ModelLoader> Shelf<L> {
             }
             Err(error) => tracing::warn!(model = id, %error, "a model cannot be loaded"),
         }
+        metrics::loaded(&id, loaded.is_ok(), begun.elapsed());
         let told = loaded.as_ref().err().map(ToString::to_string);
         self.board.post_model(index, |model| {
             model.state = if told.is_some() { ModelState::Failed } else { ModelState::Loaded };

@@ -99,6 +99,11 @@ fn told(fields: &[FieldError]) -> String {
 }
 
 impl SubmitError {
+    /// What it is, for programs.
+    pub fn code(&self) -> ErrorCode {
+        self.detail().code
+    }
+
     /// As a client is told.
     pub fn detail(&self) -> ErrorDetail {
         let (code, fields) = match self {

@@ -1,6 +1,7 @@
 //! The worker's HTTP face as a value: a request in, a response out.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::ORIGIN;
@@ -17,6 +18,7 @@ use crate::frames::Frames;
 use crate::gate;
 use crate::headers;
 use crate::intake::Intake;
+use crate::metrics;
 use crate::request_id::{self, X_REQUEST_ID};
 use crate::route::{Access, Route};
 use crate::{a1111, handlers, openai};
@@ -76,6 +78,7 @@ impl Api {
     {
         let id = request_id::of(request.headers());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let begun = Instant::now();
         let origin = request.headers().get(ORIGIN).cloned();
         let form = Form::at(&path, self.config().faces);
         if form == Form::A1111 {
@@ -88,6 +91,8 @@ impl Api {
         let mut response = answer.unwrap_or_else(|error| form.tell(error));
         headers::secure(response.headers_mut());
         self.config().cors.mark(origin.as_ref(), response.headers_mut());
+        let route = Route::of(&path).map_or("other", Route::pattern);
+        metrics::answered(&method, route, response.status(), begun.elapsed());
         tracing::debug!(?id, %method, path, status = response.status().as_u16(), "answered");
         response.headers_mut().insert(X_REQUEST_ID, id);
         response
@@ -130,6 +135,8 @@ impl Api {
             Route::Ready => handlers::ready::handle(self),
             Route::OpenAi(call) => openai::handle(self, call, &caller, request).await,
             Route::A1111(call) => a1111::handle(self, call, &caller, request).await,
+            Route::OpenApi => Ok(handlers::openapi::handle()),
+            Route::Metrics => handlers::metrics::handle(self),
         }
     }
 }

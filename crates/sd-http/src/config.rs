@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::cors::CorsOrigins;
 use crate::faces::Faces;
 use crate::gate::AllowedHosts;
+use crate::metrics::Metrics;
 use crate::tls::Tls;
 use crate::token::Tokens;
 
@@ -27,6 +28,8 @@ pub struct ApiConfig {
     pub body_timeout: Duration,
     /// After so much silence a comment goes into an event stream.
     pub keep_alive: Duration,
+    /// Where the process keeps its metrics; `None`: it keeps none.
+    pub metrics: Option<Metrics>,
     /// Told by `/v1/info`: the version of the worker.
     pub version: String,
     /// Told by `/v1/info`: what the worker was built with.
@@ -48,6 +51,7 @@ impl Default for ApiConfig {
             max_part_bytes: 16 << 20,
             body_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(15),
+            metrics: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             features: Vec::new(),
             https: false,

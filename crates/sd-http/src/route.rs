@@ -21,6 +21,8 @@ pub(crate) enum Route<'a> {
     Ready,
     OpenAi(openai::Call),
     A1111(a1111::Call),
+    OpenApi,
+    Metrics,
 }
 
 impl<'a> Route<'a> {
@@ -38,6 +40,8 @@ impl<'a> Route<'a> {
         Some(match segments[..] {
             ["health"] => Self::Health,
             ["ready"] => Self::Ready,
+            ["openapi.json"] => Self::OpenApi,
+            ["metrics"] => Self::Metrics,
             ["v1", "info"] => Self::Info,
             ["v1", "models"] => Self::Models,
             ["v1", "images", call] => Self::OpenAi(openai::Call::of(call)?),
@@ -48,6 +52,27 @@ impl<'a> Route<'a> {
             ["v1", "jobs", id, "images", index] => Self::JobImage(id, index.parse().ok()?),
             _ => return None,
         })
+    }
+
+    /// As the OpenAPI document has it: for metrics, where a path would be one among countless.
+    pub(crate) fn pattern(self) -> &'static str {
+        match self {
+            Self::Jobs => "/v1/jobs",
+            Self::Job(_) => "/v1/jobs/{id}",
+            Self::JobStream(_) => "/v1/jobs/{id}/stream",
+            Self::JobImage(..) => "/v1/jobs/{id}/images/{index}",
+            Self::Models => "/v1/models",
+            Self::Model(_) => "/v1/models/{id}",
+            Self::ModelLoad(_) => "/v1/models/{id}/load",
+            Self::ModelUnload(_) => "/v1/models/{id}/unload",
+            Self::Info => "/v1/info",
+            Self::Health => "/health",
+            Self::Ready => "/ready",
+            Self::OpenApi => "/openapi.json",
+            Self::Metrics => "/metrics",
+            Self::OpenAi(_) => "/v1/images/{call}",
+            Self::A1111(_) => "/sdapi/v1/{call}",
+        }
     }
 
     /// The methods that it answers to, as `Allow` has them.
@@ -71,8 +96,8 @@ impl<'a> Route<'a> {
     /// What a caller needs for it.
     pub(crate) fn access(self, method: &Method) -> Access {
         match self {
-            // Probes have no token.
-            Self::Health | Self::Ready => Access::Open,
+            // Probes have no token, and the description of the API is no secret.
+            Self::Health | Self::Ready | Self::OpenApi => Access::Open,
             Self::Jobs if *method == Method::POST => Access::Scope(Scope::Generate),
             Self::ModelLoad(_) | Self::ModelUnload(_) => Access::Scope(Scope::Admin),
             Self::OpenAi(_) | Self::A1111(_) => Access::Scope(Scope::Generate),

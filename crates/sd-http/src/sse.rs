@@ -14,6 +14,7 @@ use sd_engine::{JobUpdate, JobUpdates};
 use crate::body::ResponseBody;
 use crate::error::ApiError;
 use crate::frames::Frames;
+use crate::metrics::Listening;
 
 /// After which event the client wants to go on: 0 without `Last-Event-ID`.
 pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<u64, ApiError> {
@@ -34,6 +35,7 @@ pub(crate) fn body(
     keep_alive: Duration,
 ) -> ResponseBody {
     let frames = stream! {
+        let _listening = Listening::begin();
         loop {
             let bytes = match tokio::time::timeout(keep_alive, updates.next()).await {
                 Err(_) => Bytes::from_static(b": keep-alive\n\n"),

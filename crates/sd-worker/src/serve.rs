@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_engine::{EngineHandle, JobRouter, ModelBoard, ModelStatus};
-use sd_http::{Api, ApiConfig, ServeError, Server};
+use sd_http::{Api, ApiConfig, Metrics, ServeError, Server};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -23,6 +23,9 @@ use crate::worker::Worker;
 
 /// The transport's threads. They do little, but must not wait for the engine's.
 const HTTP_THREADS: usize = 2;
+
+/// How often what was measured is sorted into buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: ServeArgs, reload: Reload) -> Result<(), Failure> {
     let runtime = runtime()?;
@@ -51,7 +54,10 @@ async fn serve(args: Arc<ServeArgs>, mut reload: Reload) -> Result<(), Failure> 
     let worker = Worker::new(args.queue_capacity.into(), args.store.open()?);
     let router = worker.router.clone().with_prompts_logged(args.safety.log_prompts);
     let models = worker.models.clone();
+    let metrics = Metrics::install().map_err(Failure::failed)?;
+    tokio::spawn(keep_up(metrics.clone()));
     let config = ApiConfig {
+        metrics: Some(metrics),
         version: env!("CARGO_PKG_VERSION").into(),
         features: sd_inference::accelerators().into_iter().map(str::to_owned).collect(),
         faces: args.faces.faces(),
@@ -98,6 +104,14 @@ async fn serve(args: Arc<ServeArgs>, mut reload: Reload) -> Result<(), Failure> 
         registration.stopped().await;
     }
     ended
+}
+
+/// Metrics are sorted also where nobody asks for them.
+async fn keep_up(metrics: Metrics) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        metrics.upkeep();
+    }
 }
 
 /// From loading the model to the last job.

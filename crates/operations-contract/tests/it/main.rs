@@ -2,5 +2,7 @@
 
 mod bad_input;
 mod round_trip;
+#[cfg(feature = "schema")]
+mod schema;
 mod upscale;
 mod wire;

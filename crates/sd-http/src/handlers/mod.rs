@@ -6,6 +6,8 @@ pub(crate) mod info;
 pub(crate) mod job_image;
 pub(crate) mod list_jobs;
 pub(crate) mod list_models;
+pub(crate) mod metrics;
+pub(crate) mod openapi;
 pub(crate) mod ready;
 pub(crate) mod show_job;
 pub(crate) mod show_model;

@@ -1,0 +1,286 @@
+//! What each route takes and answers.
+
+use serde_json::{Map, Value, json};
+
+use super::Schemas;
+
+/// All routes. Each answers `GET` also as `HEAD`, which OpenAPI leaves unsaid.
+pub(super) fn all(schemas: &Schemas) -> Value {
+    let mut paths = Map::new();
+    for (path, item) in [
+        ("/v1/jobs", jobs(schemas)),
+        ("/v1/jobs/{id}", job(schemas)),
+        ("/v1/jobs/{id}/stream", stream(schemas)),
+        ("/v1/jobs/{id}/images/{index}", image(schemas)),
+        ("/v1/models", models(schemas)),
+        ("/v1/models/{id}", model(schemas)),
+        ("/v1/models/{id}/load", swap(schemas, "loadModel", "Loads a model ahead of its first job")),
+        ("/v1/models/{id}/unload", swap(schemas, "unloadModel", "Lets go of a model's memory")),
+        ("/v1/info", info(schemas)),
+        ("/health", health(schemas)),
+        ("/ready", ready(schemas)),
+        ("/openapi.json", openapi()),
+        ("/metrics", metrics(schemas)),
+    ] {
+        paths.insert(path.into(), item);
+    }
+    Value::Object(paths)
+}
+
+fn jobs(schemas: &Schemas) -> Value {
+    let submitted = json!({
+        "description": "The job exists.",
+        "headers": {"Location": {"description": "The job.", "schema": {"type": "string"}}},
+        "content": json_of(schemas.submitted()),
+        "links": {
+            "job": {"operationId": "showJob", "parameters": {"id": "$response.body#/job_id"}},
+            "cancel": {"operationId": "cancelJob", "parameters": {"id": "$response.body#/job_id"}},
+        },
+    });
+    let busy = retry(schemas, "Too many jobs wait already.");
+    let down = retry(schemas, "No model can serve (yet), or the worker is going down.");
+    json!({
+        "get": {
+            "operationId": "listJobs",
+            "summary": "The jobs that the worker remembers",
+            "responses": answers(schemas, [("200", good("The oldest job first.", schemas.jobs()))], &[BAD, DENIED]),
+        },
+        "post": {
+            "operationId": "submitJob",
+            "summary": "Submits a job",
+            "requestBody": {"required": true, "content": json_of(schemas.operation())},
+            "responses": answers(
+                schemas,
+                [("202", submitted), ("429", busy), ("503", down)],
+                &[BAD, DENIED, NO_MODEL, SLOW, LARGE, NOT_JSON, UNSUPPORTED],
+            ),
+        },
+    })
+}
+
+fn job(schemas: &Schemas) -> Value {
+    let ended = good("It waited, and is cancelled.", schemas.cancelled());
+    let ending = good("It runs, and ends before its next step.", schemas.cancelled());
+    json!({
+        "parameters": [job_id()],
+        "get": {
+            "operationId": "showJob",
+            "summary": "One job",
+            "responses": answers(schemas, [("200", good("The job.", schemas.job()))], &[DENIED, NO_JOB]),
+        },
+        "delete": {
+            "operationId": "cancelJob",
+            "summary": "Cancels a job",
+            "responses": answers(schemas, [("200", ended), ("202", ending)], &[DENIED, NO_JOB, OVER]),
+        },
+    })
+}
+
+fn stream(schemas: &Schemas) -> Value {
+    let event = json!({
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "Counts from 1; absent on the terminator."},
+            "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": schemas.event()},
+        },
+    });
+    let events = json!({
+        "description": "Server-sent events, each of this form. After the last comes one bare terminator as data: \
+            `[DONE]`, `[ERROR] message` or `[CANCELLED]`.",
+        "content": {"text/event-stream": {"schema": event}},
+    });
+    json!({
+        "parameters": [job_id()],
+        "get": {
+            "operationId": "streamJob",
+            "summary": "What happens to a job, from the beginning until its end",
+            "parameters": [{
+                "name": "Last-Event-ID",
+                "in": "header",
+                "description": "Resumes after this event.",
+                "schema": {"type": "integer", "minimum": 0, "maximum": u64::MAX},
+            }],
+            "responses": answers(schemas, [("200", events)], &[BAD, DENIED, NO_JOB]),
+        },
+    })
+}
+
+fn image(schemas: &Schemas) -> Value {
+    let bytes = json!({"schema": {"type": "string", "contentMediaType": "application/octet-stream"}});
+    let file = json!({
+        "description": "The file.",
+        "headers": {"ETag": {"schema": {"type": "string"}}},
+        "content": {"image/png": bytes, "image/jpeg": bytes, "image/webp": bytes},
+    });
+    let known = json!({"description": "The client has it already."});
+    json!({
+        "parameters": [
+            job_id(),
+            {
+                "name": "index",
+                "in": "path",
+                "required": true,
+                "description": "Counts from 0.",
+                "schema": {"type": "integer", "minimum": 0},
+            },
+        ],
+        "get": {
+            "operationId": "jobImage",
+            "summary": "One image of a finished job",
+            "responses": answers(schemas, [("200", file), ("304", known)], &[DENIED, NO_JOB]),
+        },
+    })
+}
+
+fn models(schemas: &Schemas) -> Value {
+    json!({
+        "get": {
+            "operationId": "listModels",
+            "summary": "The models and what they can do",
+            "responses": answers(schemas, [("200", good("The models.", schemas.models()))], &[DENIED]),
+        },
+    })
+}
+
+fn model(schemas: &Schemas) -> Value {
+    json!({
+        "parameters": [model_id()],
+        "get": {
+            "operationId": "showModel",
+            "summary": "One model",
+            "responses": answers(schemas, [("200", good("The model.", schemas.model()))], &[DENIED, NO_MODEL]),
+        },
+    })
+}
+
+fn swap(schemas: &Schemas, operation: &str, summary: &str) -> Value {
+    let done = good("It is so already.", schemas.model());
+    let going = good("It happens as soon as nothing runs.", schemas.model());
+    json!({
+        "parameters": [model_id()],
+        "post": {
+            "operationId": operation,
+            "summary": summary,
+            "responses": answers(schemas, [("200", done), ("202", going), ("503", retry(schemas, "The worker is not ready."))], &[DENIED, NO_MODEL, UNSUPPORTED]),
+        },
+    })
+}
+
+fn metrics(schemas: &Schemas) -> Value {
+    let text =
+        json!({"description": "For Prometheus.", "content": {"text/plain": {"schema": {"type": "string"}}}});
+    json!({
+        "get": {
+            "operationId": "metrics",
+            "summary": "What the worker measures",
+            "responses": answers(schemas, [("200", text)], &[DENIED, NO_METRICS]),
+        },
+    })
+}
+
+fn info(schemas: &Schemas) -> Value {
+    json!({
+        "get": {
+            "operationId": "info",
+            "summary": "The worker: version, device, limits",
+            "responses": answers(schemas, [("200", good("The worker.", schemas.info()))], &[DENIED]),
+        },
+    })
+}
+
+fn health(schemas: &Schemas) -> Value {
+    json!({
+        "get": {
+            "operationId": "health",
+            "summary": "Whether the process lives",
+            "security": [],
+            "responses": answers(schemas, [("200", good("Always.", schemas.health()))], &[]),
+        },
+    })
+}
+
+fn ready(schemas: &Schemas) -> Value {
+    let not_yet = retry(schemas, "No model can serve (yet), or the worker is going down.");
+    json!({
+        "get": {
+            "operationId": "ready",
+            "summary": "Whether a model can serve",
+            "security": [],
+            "responses": answers(
+                schemas,
+                [("200", good("One can.", schemas.ready())), ("503", not_yet)],
+                &[],
+            ),
+        },
+    })
+}
+
+fn openapi() -> Value {
+    json!({
+        "get": {
+            "operationId": "openapi",
+            "summary": "This document",
+            "security": [],
+            "responses": {"200": good("The document.", json!({"type": "object"}))},
+        },
+    })
+}
+
+/// A status that every route with the same cause tells in the same way.
+type Refusal = (&'static str, &'static str);
+
+const BAD: Refusal = ("400", "The request is broken; `fields` says where.");
+const DENIED: Refusal = ("401", "No token, or a wrong one.");
+const NO_JOB: Refusal = ("404", "There is no such job or image, or no more.");
+const NO_MODEL: Refusal = ("404", "There is no such model here.");
+const NO_METRICS: Refusal = ("404", "This worker keeps none.");
+const SLOW: Refusal = ("408", "The body took too long to arrive.");
+const OVER: Refusal = ("409", "The job is already over.");
+const LARGE: Refusal = ("413", "The body is larger than allowed.");
+const NOT_JSON: Refusal = ("415", "The body is not declared as JSON.");
+const UNSUPPORTED: Refusal = ("422", "Nothing is broken, but the model cannot do it.");
+
+fn answers<const N: usize>(schemas: &Schemas, own: [(&str, Value); N], refusals: &[Refusal]) -> Value {
+    let mut answers: Map<String, Value> =
+        own.into_iter().map(|(status, answer)| (status.into(), answer)).collect();
+    for (status, description) in refusals {
+        answers.insert((*status).into(), good(description, schemas.error()));
+    }
+    Value::Object(answers)
+}
+
+fn good(description: &str, schema: Value) -> Value {
+    json!({"description": description, "content": json_of(schema)})
+}
+
+fn retry(schemas: &Schemas, description: &str) -> Value {
+    json!({
+        "description": description,
+        "headers": {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}},
+        "content": json_of(schemas.error()),
+    })
+}
+
+fn json_of(schema: Value) -> Value {
+    json!({"application/json": {"schema": schema}})
+}
+
+fn job_id() -> Value {
+    json!({
+        "name": "id",
+        "in": "path",
+        "required": true,
+        "description": "The job's name.",
+        "schema": {"type": "string", "minLength": 1},
+    })
+}
+
+fn model_id() -> Value {
+    json!({
+        "name": "id",
+        "in": "path",
+        "required": true,
+        "description": "Its name in requests; it may hold slashes.",
+        "schema": {"type": "string", "minLength": 1},
+    })
+}
