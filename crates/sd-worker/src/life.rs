@@ -58,10 +58,11 @@ pub(crate) async fn drain(
 }
 
 impl Drained {
-    /// The end of the process.
-    pub(crate) fn into_result(self) -> Result<(), Failure> {
+    /// The end of the process. Jobs that are `kept` go on in the next one: then nothing is lost.
+    pub(crate) fn into_result(self, kept: bool) -> Result<(), Failure> {
         match self {
             Self::Finished | Self::TimedOut(0) => Ok(()),
+            Self::TimedOut(_) if kept => Ok(()),
             Self::TimedOut(jobs) => {
                 Err(Failure::failed(format!("{jobs} jobs were given up: see --drain-timeout")))
             }

@@ -159,7 +159,7 @@ async fn run_worker(
     if drained == Drained::Finished {
         engine.join().map_err(Failure::failed)?;
     }
-    drained.into_result()
+    drained.into_result(args.store.is_durable())
 }
 
 /// Who the worker is towards a router above, if there is one.

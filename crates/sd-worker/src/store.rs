@@ -34,9 +34,14 @@ pub(crate) struct StoreArgs {
 }
 
 impl StoreArgs {
+    /// Whether jobs outlive the process.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.data_dir != MEMORY
+    }
+
     /// Opens the store, with the jobs that are in it.
     pub(crate) fn open(&self) -> Result<JobRegistry, Failure> {
-        let durable = self.data_dir != MEMORY;
+        let durable = self.is_durable();
         let store = match durable {
             true => Store::open(Path::new(&self.data_dir)),
             false => Store::in_memory(),

@@ -80,6 +80,19 @@ fn when_the_time_is_over_listeners_are_told_and_the_exit_code_says_it() {
     }
 }
 
+/// With a data directory what is given up is not lost: the next process goes on with it.
+#[test]
+fn jobs_that_are_given_up_go_on_where_they_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--drain-timeout=0", &format!("--data-dir={}", folder.path().display())];
+    let mut service = Service::start(&flags);
+    let (job, _) = run(&mut service, &endless());
+    service.signal("-TERM");
+    assert_eq!(service.wait().code(), Some(0), "{}", service.log());
+    let mut again = Service::start(&flags);
+    again.until("it runs again", |service| service.get(&job).1.contains("\"progress\""));
+}
+
 /// The model's names come from a file that never ends to arrive.
 #[test]
 fn sigterm_is_followed_while_the_model_loads() {

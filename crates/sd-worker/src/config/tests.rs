@@ -98,3 +98,16 @@ fn a_switch_becomes_a_flag_without_a_value() {
     assert_eq!(flags(&arg, &entry("true")), ["--s"]);
     assert_eq!(flags(&arg, &entry("false")), Vec::<OsString>::new());
 }
+
+/// What one flag needs beside it may come from the file, and the other way round.
+#[test]
+fn layers_are_checked_together() {
+    let both = "tls-cert = \"c.pem\"\ntls-key = \"k.pem\"\n";
+    assert!(load_with(both, &[]).is_ok());
+    let configured = load_with("tls-key = \"k.pem\"\n", &["--tls-cert=d.pem"]).unwrap();
+    assert_eq!(setting_of(&configured, "tls-cert").values, ["d.pem"]);
+    let alone = load_with("tls-cert = \"c.pem\"\n", &[]).unwrap_err();
+    assert!(alone.contains("c.toml") && alone.contains("--tls-key"), "{alone}");
+    let two = load_with("tokens-file = \"t\"\n", &["--token=s3cret"]).unwrap_err();
+    assert!(two.contains("c.toml") && two.contains("--tokens-file") && !two.contains("s3cret"), "{two}");
+}
