@@ -39,6 +39,7 @@ class OpenAi(WorkerTestCase):
 
     def generate(self, **arguments):
         extra = {"seed": 7, "steps": 4} | arguments.pop("extra_body", {})
+        arguments = {"size": "64x64"} | arguments
         return self.client.images.generate(prompt=PROMPT, extra_body=extra, **arguments)
 
     def test_models_are_listed_and_shown(self):

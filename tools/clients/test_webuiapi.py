@@ -181,7 +181,9 @@ class WebUiSwitchedOff(WorkerTestCase):
     arguments = ["--no-a1111"]
 
     def test_its_addresses_are_unknown(self):
-        api = webuiapi.WebUIApi(baseurl=self.address + "/sdapi/v1", username="me", password=TOKEN)
+        api = webuiapi.WebUIApi(baseurl=self.address + "/sdapi/v1")
+        # A password is the token's other form at these addresses only.
+        api.session.headers["Authorization"] = f"Bearer {TOKEN}"
         with api.session, self.assertRaises(RuntimeError) as caught:
             api.txt2img(prompt=PROMPT)
         self.assertEqual(caught.exception.args[0], 404)

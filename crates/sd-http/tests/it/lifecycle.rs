@@ -28,7 +28,7 @@ async fn ready_only_when_a_model_can_serve() {
     assert_eq!((loading.status.as_u16(), loading.code().as_str()), (503, "not_ready"));
     assert!(loading.headers.contains_key("retry-after"));
     assert_eq!(send(addr, get("/health")).await.status, 200);
-    assert_eq!(send(addr, get("/v1/models")).await.json(), json!({"models": []}));
+    assert_eq!(send(addr, get("/v1/models")).await.json()["models"], json!([]));
     let early = http::Request::post("/v1/jobs").header("content-type", "application/json");
     let body = r#"{"operation":"image_generation","prompt":"x"}"#;
     let refused = send(addr, early.body(body.to_owned()).unwrap()).await;

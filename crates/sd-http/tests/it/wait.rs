@@ -94,7 +94,7 @@ async fn what_is_wrong_is_told_before_a_job_exists() {
 async fn a_failure_has_the_status_of_its_code() {
     let worker = Worker::start().await;
     for (prompt, status, code) in
-        [("fail in step", 500, "inference_failed"), ("no memory", 500, "out_of_memory")]
+        [("fail in step", 500, "inference_failed"), ("no memory", 507, "out_of_memory")]
     {
         for accept in ["application/json", "image/png"] {
             let answer = wait(&worker, "?wait=true", accept, &generation(prompt)).await;
