@@ -73,7 +73,7 @@ impl Metrics {
     pub(crate) fn render(&self, router: &JobRouter, version: &str) -> String {
         let (waiting, capacity) = router.queue_usage();
         gauge!(JOBS, "state" => "queued").set(waiting as f64);
-        gauge!(JOBS, "state" => "running").set(*router.activity().borrow() as f64);
+        gauge!(JOBS, "state" => "running").set(router.activity().borrow().saturating_sub(waiting) as f64);
         gauge!(CAPACITY).set(capacity as f64);
         gauge!(BUILD, "version" => version.to_owned()).set(1.0);
         if let Some(memory) = memory_stats::memory_stats() {

@@ -1,6 +1,6 @@
 //! A generator for tests: what it does is written in the prompt. Shared with the tests of `sd-http`.
 //!
-//! `gated`: each step waits for [`Gate::let_through`]; `slow finish`: finishing does; `slow preview`: making one does.
+//! `noise`: a picture that no format makes small. `gated`: each step waits for [`Gate::let_through`]; `slow finish`: finishing does; `slow preview`: making one does.
 //! `broken preview`: making one panics. `panic in begin|step|finish`, `fail in begin|step|finish`,
 //! `no memory`: as it says, in the second step where a step is meant. `warn`: a warning in the first step.
 
@@ -180,6 +180,9 @@ impl ActiveGeneration for TestGeneration {
         misbehave(&self.task, "finish")?;
         let image = |k| {
             let shade = self.task.seed.wrapping_add(k).to_le_bytes()[0];
+            if self.task.prompt.contains("noise") {
+                return noise(self.task.width, self.task.height);
+            }
             Picture::filled(self.task.width, self.task.height, [shade; 3])
         };
         let mut images = GeneratedImages::new((0..u64::from(self.task.num_images)).map(image).collect());
@@ -187,4 +190,12 @@ impl ActiveGeneration for TestGeneration {
             GenerationTimings { text_encode_ms: 1, denoise_ms: 2, decode_ms: 3, image_encode_ms: 4 };
         Ok(images)
     }
+}
+
+/// A picture that no file format makes small.
+fn noise(width: u32, height: u32) -> Picture {
+    let next = |state: &u32| Some(state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    let bytes = std::iter::successors(Some(1), next).map(|state| state.to_be_bytes()[0]);
+    let count = width as usize * height as usize * 3;
+    Picture::from_rgb(width, height, bytes.take(count).collect()).unwrap()
 }

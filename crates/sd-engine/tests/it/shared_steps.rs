@@ -57,7 +57,7 @@ async fn worker(pipeline: &Pipeline, max_batch: usize) -> Worker {
     let (advanced, together) = mpsc::channel();
     let (go, wait) = mpsc::channel();
     let pipeline = PipelineGenerator::new(pipeline.clone(), "demo", Vec::new()).with_max_batch(max_batch);
-    let pipeline = pipeline.with_max_batch_pixels(64 * 64);
+    let pipeline = pipeline.with_max_batch_pixels(128 * 128);
     let generator = Watched { pipeline, together: advanced, go: Some(wait) };
     GenerationEngine::new(generator, receiver, models.clone()).start().unwrap();
     models.settled().await;
@@ -134,7 +134,7 @@ async fn pictures_beyond_the_size_for_which_it_pays_go_alone() {
     let large = |seed| {
         let mut job = job("a red circle", 2, seed);
         let common = job.common_mut().unwrap();
-        (common.width, common.height) = (Some(72), Some(64));
+        (common.width, common.height) = (Some(136), Some(128));
         worker.router.submit(job).unwrap().job_id
     };
     let first = large(1);

@@ -60,8 +60,9 @@ async fn jobs_that_are_given_up_end_at_once() {
     }
     assert_eq!(worker.router.abandon(), 0);
     worker.gate.open();
-    let none = tokio::time::timeout(Duration::from_secs(10), jobs.wait_for(|jobs| *jobs == 0)).await;
-    assert!(none.is_ok(), "the engine holds on to jobs that are over");
+    // What it gives would hold the count fast.
+    let none = tokio::time::timeout(Duration::from_secs(10), jobs.wait_for(|jobs| *jobs == 0)).await.is_ok();
+    assert!(none, "the engine holds on to jobs that are over");
     // It lives on.
     let next = worker.submit("next");
     assert_eq!(worker.story(&next).await.end, Terminator::Done);
