@@ -41,7 +41,7 @@ fn each_layer_wins_over_the_one_below_and_is_named() {
     assert_eq!(report(&output, "queue-capacity"), own(5.into(), "file"));
     assert_eq!(report(&output, "drain-timeout"), own(7.into(), "environment"));
     assert_eq!(report(&output, "dtype"), own("f32".into(), "flag"));
-    assert_eq!(report(&output, "model"), own("demo".into(), "default"));
+    assert_eq!(report(&output, "model"), own(serde_json::json!(["demo"]), "default"));
     assert_eq!(report(&output, "vae"), own(Value::Null, "default"));
     let toml = text(&config(folder.path(), &[], &variables).stdout);
     for (line, from) in [

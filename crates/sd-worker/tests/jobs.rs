@@ -53,7 +53,7 @@ fn a_job_goes_from_submission_to_its_files() {
     let waited = remote(&[&["submit", "generate"], &flags[..], &["--wait", "--output=there.png"]].concat());
     let printed = out(&waited);
     assert!(
-        printed.contains("there-1.png: 64x64, seed 5") && printed.contains("there-2.png: 64x64, seed 6"),
+        printed.contains("there-1.png: 128x128, seed 5") && printed.contains("there-2.png: 128x128, seed 6"),
         "{printed}"
     );
     let local = Command::new(env!("CARGO_BIN_EXE_sd-worker"))
@@ -70,7 +70,7 @@ fn a_job_goes_from_submission_to_its_files() {
     let id = out(&remote(&[&["submit", "--priority=high", "generate"], &flags[..]].concat()));
     assert!(id.starts_with("job-"), "{id}");
     let watched = remote(&["watch", &id]);
-    assert!(out(&watched).contains("picture 1: 64x64 png, seed 6"), "{}", text(&watched.stdout));
+    assert!(out(&watched).contains("picture 1: 128x128 png, seed 6"), "{}", text(&watched.stdout));
     let fetched: Value = serde_json::from_str(&out(&remote(&["fetch", &id, "--json"]))).unwrap();
     assert_eq!(fetched["images"][1]["file"], "sd-worker-2.png", "{fetched}");
     assert_eq!(file("sd-worker-1.png"), file("here-1.png"));
@@ -89,7 +89,7 @@ fn a_job_goes_from_submission_to_its_files() {
     ];
     let report: Value = serde_json::from_str(&out(&remote(&transform))).unwrap();
     assert!(
-        report["job_id"].as_str().unwrap().starts_with("job-") && report["images"][0]["width"] == 64,
+        report["job_id"].as_str().unwrap().starts_with("job-") && report["images"][0]["width"] == 128,
         "{report}"
     );
     let inpaint = ["submit", "inpaint", "grass", "--image=here-1.png", "--mask=here-2.png", "--steps=4"];

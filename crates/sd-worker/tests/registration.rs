@@ -63,7 +63,7 @@ fn every_state_from_the_first_to_the_last_is_told() {
         (worker.implementation.as_str(), worker.version.as_str()),
         ("sd-worker", env!("CARGO_PKG_VERSION"))
     );
-    assert_eq!(worker.capabilities[0].default_width, 64);
+    assert_eq!(worker.capabilities[0].default_width, 128);
     let time = humantime::parse_rfc3339(&ready.timestamp).unwrap();
     assert!(time.elapsed().unwrap() < Duration::from_secs(600), "{}", ready.timestamp);
 

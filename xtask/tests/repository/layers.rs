@@ -38,6 +38,12 @@ const LAYERS: &[Layer] = &[
         uses: &["operations-contract", "sd-inference", "sd-engine", "sd-http"],
         must_not_know: &[],
     },
+    // Beside the worker, over everything that takes bytes from outside.
+    Layer {
+        name: "sd-fuzz-checks",
+        uses: &["operations-contract", "sd-models", "sd-inference", "sd-engine", "sd-http"],
+        must_not_know: &[],
+    },
 ];
 
 #[test]
