@@ -181,10 +181,10 @@ fn variant<T: JsonSchema + Serialize + Default>(
 /// `init_image` goes by another name as well; one of the two must be there.
 fn with_alias(mut schema: Schema) -> Schema {
     let object = schema.ensure_object();
-    if let Some(Value::Object(properties)) = object.get_mut("properties") {
-        if let Some(image) = properties.get("init_image").cloned() {
-            properties.insert("input_image".into(), image);
-        }
+    if let Some(Value::Object(properties)) = object.get_mut("properties")
+        && let Some(image) = properties.get("init_image").cloned()
+    {
+        properties.insert("input_image".into(), image);
     }
     let one = |name: &str, other: &str| {
         json!({
