@@ -215,6 +215,11 @@ impl JobRegistry {
         })
     }
 
+    /// A job that is not over.
+    pub(crate) fn living(&self, id: &JobId) -> Option<JobView> {
+        self.live(id).map(|job| job.view()).filter(|view| !view.state.is_terminal())
+    }
+
     pub(crate) fn view(&self, id: &JobId) -> Option<JobView> {
         self.live(id).map(|job| job.view()).or_else(|| {
             self.evict();
@@ -253,19 +258,19 @@ impl JobRegistry {
     }
 
     /// Ends the stories of all jobs that are not over: the worker cannot wait for them. They go on in the next process where
-    /// the store lasts, and have failed where it does not. Gives how many there were.
+    /// the store lasts, and have failed where it does not. Gives how many have.
     pub(crate) fn abandon(&self) -> usize {
         let told = |message: &str| ErrorDetail::new(ErrorCode::ShuttingDown, message);
         let later = told("the worker stopped before the job was done; it goes on when the worker is back");
         let live: Vec<Arc<Job>> = self.state().live.values().cloned().collect();
-        let abandoned = |job: &&Arc<Job>| {
-            job.put_off(&later)
-                || job
-                    .end(Outcome::Failed(told("the worker stopped before the job was done")))
-                    .inspect(|ended| self.finished(job, ended))
-                    .is_some()
+        let lost = |job: &&Arc<Job>| {
+            if job.put_off(&later) {
+                return false;
+            }
+            let ended = job.end(Outcome::Failed(told("the worker stopped before the job was done")));
+            ended.inspect(|ended| self.finished(job, ended)).is_some()
         };
-        live.iter().filter(abandoned).count()
+        live.iter().filter(lost).count()
     }
 
     /// A job is over.

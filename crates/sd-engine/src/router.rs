@@ -99,6 +99,11 @@ impl JobRouter {
         self.registry.view(id)
     }
 
+    /// One job that is not over. Waits for nothing.
+    pub fn living(&self, id: &JobId) -> Option<JobView> {
+        self.registry.living(id)
+    }
+
     /// All jobs that are remembered, the oldest first.
     pub fn jobs(&self) -> Vec<JobView> {
         self.list(&JobQuery::default()).map(|page| page.jobs).unwrap_or_else(|error| {
@@ -147,7 +152,7 @@ impl JobRouter {
 
     /// Ends the stories of all jobs that are not over with `shutting_down`, for a worker that cannot wait any longer. Those of
     /// a store that lasts go on in the next process. A running one is let go before its next step, but whoever follows it is
-    /// told at once. Gives how many there were.
+    /// told at once. Gives how many are lost.
     pub fn abandon(&self) -> usize {
         self.registry.abandon()
     }

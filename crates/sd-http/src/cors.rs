@@ -16,8 +16,9 @@ use crate::route::Route;
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, Last-Event-ID, Idempotency-Key, If-None-Match, X-Request-Id",
 );
-const RESPONSE_HEADERS: HeaderValue =
-    HeaderValue::from_static("ETag, Location, Retry-After, X-Job-Id, X-Request-Id, X-Seed");
+const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
+    "ETag, Idempotent-Replayed, Location, Retry-After, X-Job-Id, X-Request-Id, X-Seed",
+);
 /// How long a browser remembers the answer, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 

@@ -26,7 +26,9 @@ pub(crate) struct Waiting {
 
 /// Follows a job to its end. A client that leaves drops this: the job goes on, unless it asked otherwise.
 pub(crate) async fn end_of(api: &Api, id: &JobId) -> Result<Vec<EventImage>, ApiError> {
-    let mut updates = api.router().subscribe(id, 0).ok_or_else(|| ApiError::no_job(id.as_str()))?;
+    let wanted = id.clone();
+    let updates = api.blocking(move |router| router.subscribe(&wanted, 0)).await?;
+    let mut updates = updates.ok_or_else(|| ApiError::no_job(id.as_str()))?;
     while let Some(update) = updates.next().await {
         match update {
             JobUpdate::Event { event: JobEvent::Complete { images, .. }, .. } => return Ok(images),

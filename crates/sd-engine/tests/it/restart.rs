@@ -153,6 +153,26 @@ async fn a_worker_that_is_stopped_keeps_what_waits() {
 }
 
 #[tokio::test]
+async fn a_worker_that_cannot_wait_keeps_what_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let worker = life(dir.path()).await;
+    let running = worker.occupy().await;
+    assert_eq!(worker.router.abandon(), 0, "nothing is lost");
+    let story = worker.story(&running).await;
+    let JobEvent::Error(detail) = story.last() else { panic!("{story:?}") };
+    assert_eq!(detail.code, ErrorCode::ShuttingDown);
+    let copy = killed(dir.path());
+    worker.gate.open();
+
+    let worker = life(copy.path()).await;
+    worker.gate.open();
+    let again = worker.story(&running).await;
+    assert_eq!(again.end, Terminator::Done);
+    let told = story.events.last().unwrap().0;
+    assert!(again.events.iter().all(|(id, _)| *id != told), "event {told} was told already");
+}
+
+#[tokio::test]
 async fn a_job_whose_model_is_gone_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let worker = life(dir.path()).await;

@@ -11,13 +11,15 @@ use crate::api::Api;
 use crate::body::{self, ResponseBody};
 use crate::error::ApiError;
 
-pub(crate) fn pictures(
+pub(crate) async fn pictures(
     api: &Api,
     id: &JobId,
     images: &[EventImage],
     mut asked: Asked,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    let job = api.router().job(id).ok_or_else(|| ApiError::no_job(id.as_str()))?;
+    let wanted = id.clone();
+    let job = api.blocking(move |router| router.job(&wanted)).await?;
+    let job = job.ok_or_else(|| ApiError::no_job(id.as_str()))?;
     let used = used(&job.parameters);
     for (name, value) in &used {
         match asked.echo.get_mut(name) {

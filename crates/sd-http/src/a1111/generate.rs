@@ -36,9 +36,9 @@ pub(crate) async fn handle(
     let id = accepted.job_id;
     api.a1111().add(api, caller, id.clone());
     let mut response = match wait::end_of(api, &id).await {
-        Ok(images) => answer::pictures(api, &id, &images, asked)?,
+        Ok(images) => answer::pictures(api, &id, &images, asked).await?,
         // The web UI gives what it has got so far, which here is nothing.
-        Err(error) if error.code() == ErrorCode::Cancelled => answer::pictures(api, &id, &[], asked)?,
+        Err(error) if error.code() == ErrorCode::Cancelled => answer::pictures(api, &id, &[], asked).await?,
         Err(error) => error.respond(error_body),
     };
     wait::name_job(response.headers_mut(), &id);

@@ -103,7 +103,7 @@ where
         Call::Options => Ok(options::show(api, caller)),
         Call::Progress => progress::handle(api, caller, request.uri()),
         Call::Interrupt => {
-            progress::interrupt(api, caller);
+            progress::interrupt(api, caller).await?;
             Ok(body::json(StatusCode::OK, &json!({})))
         }
         Call::Refresh => Ok(body::json(StatusCode::OK, &Value::Null)),

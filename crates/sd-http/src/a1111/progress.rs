@@ -25,10 +25,11 @@ pub(crate) fn handle(api: &Api, caller: &Caller, uri: &Uri) -> Result<Response<R
 }
 
 /// Ends the job that runs, or waits longest. One that has just ended is no matter.
-pub(crate) fn interrupt(api: &Api, caller: &Caller) {
+pub(crate) async fn interrupt(api: &Api, caller: &Caller) -> Result<(), ApiError> {
     if let Some(job) = api.a1111().current(api, caller) {
-        let _over = api.router().cancel(&job.job_id);
+        let _over = api.blocking(move |router| router.cancel(&job.job_id)).await?;
     }
+    Ok(())
 }
 
 fn of(api: &Api, job: &JobView, without_image: bool) -> Value {

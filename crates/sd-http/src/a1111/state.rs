@@ -55,5 +55,5 @@ impl State {
 }
 
 fn is_alive(api: &Api, job: &JobId) -> Option<JobView> {
-    api.router().job(job).filter(|view| !view.state.is_terminal())
+    api.router().living(job)
 }

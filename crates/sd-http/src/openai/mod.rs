@@ -75,7 +75,7 @@ where
     let (accepted, asked) = submitted.map_err(|error| error.renamed(request::their_name))?;
     let id = accepted.job_id;
     let mut response = match asked.stream {
-        true => stream::answer(api, &id, asked)?,
+        true => stream::answer(api, &id, asked).await?,
         false => match wait::end_of(api, &id).await {
             Ok(images) => answer::images(&id, &images, &asked, origin.as_deref()),
             Err(error) => {

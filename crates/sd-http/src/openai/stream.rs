@@ -19,8 +19,10 @@ use crate::api::Api;
 use crate::body::ResponseBody;
 use crate::error::ApiError;
 
-pub(crate) fn answer(api: &Api, id: &JobId, asked: Asked) -> Result<Response<ResponseBody>, ApiError> {
-    let mut updates = api.router().subscribe(id, 0).ok_or_else(|| ApiError::no_job(id.as_str()))?;
+pub(crate) async fn answer(api: &Api, id: &JobId, asked: Asked) -> Result<Response<ResponseBody>, ApiError> {
+    let wanted = id.clone();
+    let updates = api.blocking(move |router| router.subscribe(&wanted, 0)).await?;
+    let mut updates = updates.ok_or_else(|| ApiError::no_job(id.as_str()))?;
     let keep_alive = api.config().keep_alive;
     let mut events = Events { asked, size: Value::Null, partial: 0 };
     let frames = stream! {
