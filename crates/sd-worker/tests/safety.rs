@@ -210,3 +210,17 @@ fn no_field_of_a_request_opens_a_file() {
         json!({"operation": "image_generation", "prompt": "x", "steps": 1, "loras": [{"name": "ink"}]});
     service.submit("", &known);
 }
+
+/// Prompts and pictures stand there.
+#[test]
+#[cfg(unix)]
+fn a_data_directory_that_the_worker_makes_is_its_users_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("new/data");
+    let _service = Service::start(&["--data-dir", data.to_str().unwrap()], &[]);
+    for made in [data.parent().unwrap(), &data] {
+        let mode = std::fs::metadata(made).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", made.display());
+    }
+}

@@ -1,7 +1,7 @@
 //! Opening a store, for one worker at a time.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +15,15 @@ const DATABASE: &str = "jobs.sqlite3";
 const LOCK: &str = "worker.lock";
 /// Prepared statements that are kept: all that there are.
 const STATEMENTS: usize = 64;
+
+/// Makes the directory for the worker's user alone: prompts and pictures stand in it. One that is there stays as it is.
+fn make(dir: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
 
 impl Store {
     /// A store that is gone with the process.
@@ -32,7 +41,7 @@ impl Store {
     /// program wrote it.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let unusable = |source| StoreError::Directory { dir: dir.to_owned(), source };
-        std::fs::create_dir_all(dir).map_err(unusable)?;
+        make(dir).map_err(unusable)?;
         let lock = lock(dir)?;
         let connection = Connection::open(dir.join(DATABASE))?;
         // Asked for before there are tables: pages that are free can be given back to the disk.
