@@ -322,10 +322,14 @@ pub(super) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Parts>
     let opened = Opened { source, options };
     let mut described = Described::read(&opened)?;
     let refiner = DescribedRefiner::read(&mut described, options)?;
-    let (work, name) = (described.usual_work(options), opened.name());
+    let work = described.usual_work(options);
+    // The weights of both are in the budget.
+    let name = match &refiner {
+        Some(refiner) => format!("{} with {}", opened.name(), refiner.name()),
+        None => opened.name(),
+    };
     described.budget.check_model(&described.unet, &described.vae, work, &name)?;
     if let Some(refiner) = &refiner {
-        let name = format!("{name} with {}", refiner.name());
         described.budget.check_model(&refiner.described.unet, &described.vae, work, &name)?;
     }
     let mut parts = parts(&opened, described, None)?;
