@@ -11,6 +11,7 @@ use crate::engine::guarded;
 use crate::generator::{ActiveGeneration, Generator, GeneratorError, StepReport, StepResult};
 use crate::job::{Outcome, millis};
 use crate::loader::ModelLoader;
+use crate::log;
 use crate::metrics;
 use crate::previews::PreviewThread;
 use crate::queue::{JobRequest, Message, RequestReceiver, Swap, Waited};
@@ -216,7 +217,9 @@ impl<L: ModelLoader> EngineLoop<L> {
             return None;
         }
         let left = work.units;
+        let span = log::span(sink.id(), described.operation.kind(), &work.model, caller.as_deref());
         let ticket = Ticket {
+            span: span.clone(),
             caller,
             work,
             cancellation,
@@ -231,6 +234,8 @@ impl<L: ModelLoader> EngineLoop<L> {
             previews: self.previews.handle(),
         };
         let generator = self.shelf.loaded(index)?;
+        let _within = span.enter();
+        tracing::info!(queued_ms = ticket.queued_ms, "started");
         match guarded(|| task.begin(generator)) {
             Ok(Ok(generation)) => Some(Running { generation, ticket, left, rest: begun.elapsed() }),
             Ok(Err(error)) => {
@@ -338,6 +343,8 @@ impl<L: ModelLoader> EngineLoop<L> {
     fn finish(&mut self, running: Running<Active<L>>) {
         let begun = Instant::now();
         let Running { generation, ticket, rest, .. } = running;
+        let span = ticket.span.clone();
+        let _within = span.enter();
         match guarded(|| generation.finish()) {
             Ok(Ok(images)) => ticket.complete(images),
             Ok(Err(error)) => ticket.fail(&error),

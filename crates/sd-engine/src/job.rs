@@ -343,6 +343,10 @@ impl JobSink {
         &self.job.id
     }
 
+    pub(crate) fn state(&self) -> JobState {
+        self.job.state()
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.job.is_over()
     }

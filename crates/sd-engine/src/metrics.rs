@@ -99,12 +99,7 @@ pub(crate) fn started(job: &JobView) {
 /// A job is over.
 pub(crate) fn ended(job: &JobView) {
     let operation = job.operation.as_str();
-    let state = match job.state {
-        JobState::Completed => "completed",
-        JobState::Cancelled => "cancelled",
-        _ => "failed",
-    };
-    counter!(ENDED, "operation" => operation, "state" => state).increment(1);
+    counter!(ENDED, "operation" => operation, "state" => job.state.as_str()).increment(1);
     match (job.state, &job.error) {
         (JobState::Failed, Some(error)) => counter!(ERRORS, "code" => error.code.as_str()).increment(1),
         (JobState::Completed, _) => {

@@ -8,6 +8,7 @@ use operations_contract::{
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::encode::{EncodeError, encode_image, fitting};
 use crate::generator::{GeneratedImages, GeneratorError, StepReport};
@@ -31,6 +32,8 @@ pub(crate) struct Running<A> {
 /// What the engine knows of a running job beside the generation.
 pub(crate) struct Ticket {
     pub(crate) sink: Arc<JobSink>,
+    /// From the time at which the engine took the job up until it lets go of it.
+    pub(crate) span: Span,
     pub(crate) previews: Previews,
     /// Who asked: the time is counted to them.
     pub(crate) caller: Caller,
@@ -52,6 +55,14 @@ pub(crate) struct Described {
     pub(crate) parameters: Value,
     /// What the file of the picture that is enlarged tells of its making.
     pub(crate) told: Option<String>,
+}
+
+/// However a job ends, the engine lets go of its ticket.
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let (state, elapsed_ms) = (self.sink.state().as_str(), millis(self.started.elapsed()));
+        tracing::info!(parent: &self.span, state, elapsed_ms, "over");
+    }
 }
 
 impl Ticket {

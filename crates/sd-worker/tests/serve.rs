@@ -237,3 +237,25 @@ fn the_threads_that_compute_are_those_asked_for() {
     names.sort();
     assert_eq!(names, ["compute-0", "compute-1", "compute-2", "sd-engine", "sd-previews"]);
 }
+
+/// What is logged while a job runs names the job, so that lines of jobs that run together can be told apart.
+#[test]
+fn the_log_has_a_span_for_each_job() {
+    let mut service = Service::start(&["--log-format", "json", "--log", "info"]);
+    let (_, accepted) = service.submit(&job(2));
+    let id = accepted["job_id"].as_str().unwrap().to_owned();
+    service.get(accepted["sse_url"].as_str().unwrap());
+    let line = |service: &Service, message: &str| {
+        let log = service.log();
+        let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.find(|line| line["fields"]["message"] == message && line["span"]["id"] == *id)
+    };
+    service.until("over", |service| line(service, "over").is_some());
+    for message in ["started", "over"] {
+        let line = line(&service, message).unwrap();
+        assert_eq!(line["span"]["name"], "job");
+        assert_eq!(line["span"]["operation"], "image_generation");
+        assert_eq!(line["span"]["model"], "demo");
+    }
+    assert_eq!(line(&service, "over").unwrap()["fields"]["state"], "completed");
+}
