@@ -25,10 +25,10 @@ fn run(service: &mut Service, operation: &Value) -> (String, String) {
 
 #[test]
 fn while_it_drains_it_is_not_ready_and_takes_nothing_new() {
-    let mut service = Service::start(&[]);
+    let mut service = Service::start(&["--drain-timeout=3600"]);
     let (_, events) = run(
         &mut service,
-        &json!({"operation": "image_generation", "prompt": "a star", "width": 256, "height": 256, "steps": 30}),
+        &json!({"operation": "image_generation", "prompt": "a star", "width": 128, "height": 128, "steps": 60}),
     );
     let (status, waiting) =
         service.submit(&json!({"operation": "image_generation", "prompt": "x", "steps": 1}));

@@ -103,7 +103,11 @@ impl Teller {
             if status == WorkerStatus::Stopped {
                 return;
             }
-            let due = sent + if self.failures == 0 { self.identity.interval } else { self.retry_after() };
+            let due = match self.failures {
+                0 => sent + self.identity.interval,
+                // From the failure on: a router that keeps silent is not asked again at once.
+                _ => Instant::now() + self.retry_after(),
+            };
             sleep_until(sent + SHORTEST_GAP).await;
             self.wait(status, due).await;
         }
