@@ -6,8 +6,9 @@ use operations_contract::FieldError;
 use crate::error::ApiError;
 
 /// The longest key.
-const MAX_CHARS: usize = 255;
-const NAME: &str = "Idempotency-Key";
+pub(crate) const MAX_CHARS: usize = 255;
+/// The header.
+pub(crate) const NAME: &str = "Idempotency-Key";
 
 /// The key of a request, if it has one.
 pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

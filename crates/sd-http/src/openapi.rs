@@ -3,6 +3,7 @@
 //! The document is data: [`document`] is served at `/openapi.json`, and its copy in `docs/openapi.json` is what clients
 //! are generated from. A test holds the two together.
 
+mod parameters;
 mod paths;
 
 use std::cell::RefCell;

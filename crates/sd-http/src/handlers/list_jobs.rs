@@ -14,9 +14,9 @@ use crate::caller::Caller;
 use crate::error::ApiError;
 
 /// How many jobs a page may have.
-const LIMITS: RangeInclusive<usize> = 1..=1000;
+pub(crate) const LIMITS: RangeInclusive<usize> = 1..=1000;
 /// How many it has unasked.
-const LIMIT: usize = 100;
+pub(crate) const LIMIT: usize = 100;
 const PARAMETERS: &str = "state, operation, model, since_ms, until_ms, order, limit, cursor";
 
 pub(crate) async fn handle(

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Schemas;
+use super::parameters;
 
 /// All routes. Each answers `GET` also as `HEAD`, which OpenAPI leaves unsaid.
 pub(super) fn all(schemas: &Schemas) -> Value {
@@ -43,16 +44,18 @@ fn jobs(schemas: &Schemas) -> Value {
         "get": {
             "operationId": "listJobs",
             "summary": "The jobs that the worker remembers",
-            "responses": answers(schemas, [("200", good("The oldest job first.", schemas.jobs()))], &[BAD, DENIED]),
+            "parameters": parameters::of_list(),
+            "responses": answers(schemas, [("200", good("A page of them.", schemas.jobs()))], &[BAD, DENIED]),
         },
         "post": {
             "operationId": "submitJob",
             "summary": "Submits a job",
+            "parameters": parameters::of_submission(),
             "requestBody": {"required": true, "content": json_of(schemas.operation())},
             "responses": answers(
                 schemas,
                 [("202", submitted), ("429", busy), ("503", down)],
-                &[BAD, DENIED, NO_MODEL, SLOW, LARGE, NOT_JSON, UNSUPPORTED],
+                &[BAD, DENIED, NO_MODEL, SLOW, LARGE, NOT_JSON, UNSUPPORTED, NO_ROOM],
             ),
         },
     })
@@ -238,7 +241,12 @@ const SLOW: Refusal = ("408", "The body took too long to arrive.");
 const OVER: Refusal = ("409", "The job is already over.");
 const LARGE: Refusal = ("413", "The body is larger than allowed.");
 const NOT_JSON: Refusal = ("415", "The body is not declared as JSON.");
-const UNSUPPORTED: Refusal = ("422", "Nothing is broken, but the model cannot do it.");
+const UNSUPPORTED: Refusal = (
+    "422",
+    "Nothing is broken, but the model cannot do it, or the `Idempotency-Key` came with another request.",
+);
+const NO_ROOM: Refusal =
+    ("507", "There is no room to write the job down, or the model can never fit into the memory.");
 
 fn answers<const N: usize>(schemas: &Schemas, own: [(&str, Value); N], refusals: &[Refusal]) -> Value {
     let mut answers: Map<String, Value> =
