@@ -80,15 +80,16 @@ fn job(schemas: &Schemas) -> Value {
 }
 
 fn stream(schemas: &Schemas) -> Value {
+    // What stands in `data` cannot be said in a schema: JSON, save for the last.
     let event = json!({
         "type": "object",
         "properties": {
             "id": {"type": "string", "description": "Counts from 1; absent on the terminator."},
-            "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": schemas.event()},
+            "data": {"type": "string", "x-event": schemas.event()},
         },
     });
     let events = json!({
-        "description": "Server-sent events, each of this form. After the last comes one bare terminator as data: \
+        "description": "Server-sent events, each of this form: `data` is a JobEvent. After the last comes one bare terminator: \
             `[DONE]`, `[ERROR] message` or `[CANCELLED]`.",
         "content": {"text/event-stream": {"schema": event}},
     });
