@@ -28,7 +28,7 @@ fn while_it_drains_it_is_not_ready_and_takes_nothing_new() {
     let mut service = Service::start(&["--drain-timeout=3600"]);
     let (_, events) = run(
         &mut service,
-        &json!({"operation": "image_generation", "prompt": "a star", "width": 128, "height": 128, "steps": 60}),
+        &json!({"operation": "image_generation", "prompt": "a star", "width": 128, "height": 128, "steps": 150}),
     );
     let (status, waiting) =
         service.submit(&json!({"operation": "image_generation", "prompt": "x", "steps": 1}));
