@@ -35,6 +35,7 @@ from split import training_combinations, training_scene
 BATCH = 16            # per process; small, for many steps in little time
 UNET_RATE, TEXT_RATE = 1.1e-3, 0.27   # the text encoder's is a share of the UNet's
 NAME_STEPS, NAME_BATCH = 160, 64
+GROUND_ALONE = 2.5    # how often a ground without a shape is shown; without it the UNet puts a shape on every ground
 FIELDS = {"shape": SHAPES, "colour": COLOURS, "ground": GROUNDS,
           "position": list(POSITIONS), "size": list(SIZES)}
 SCHEDULE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012,
@@ -145,8 +146,8 @@ def importance(scenes):
     shape covers few latents, so the ground would drown it in a plain mean; the
     box around the shape counts more, and each picture's weights average 1.
     """
-    often = np.array([1.0 if s.shape is None else
-                      {"small": 1.6, "medium": 1.1, "large": 0.9}[s.size] * (1.4 if s.shape == "star" else 1)
+    often = np.array([GROUND_ALONE if s.shape is None else
+                      {"small": 1.8, "medium": 1.0, "large": 0.8}[s.size] * (1.9 if s.shape == "star" else 1)
                       for s in scenes])
     side = SIZE // FACTOR
     middle = (np.arange(side) + 0.5) * UNITS / side
