@@ -7,6 +7,7 @@
 mod aarch64;
 mod bench;
 mod clients;
+mod coverage;
 mod cuda_check;
 mod cuda_toolkit;
 mod deny;
@@ -43,6 +44,7 @@ const TASKS: &[Task] = &[
     Task { name: "deny", help: deny::HELP, run: deny::run },
     Task { name: "sanitize", help: sanitize::HELP, run: sanitize::run },
     Task { name: "fuzz", help: fuzz::HELP, run: fuzz::run },
+    Task { name: "coverage", help: coverage::HELP, run: coverage::run },
     Task { name: "fixtures", help: fixtures::HELP, run: fixtures::run },
     Task { name: "openapi", help: openapi::HELP, run: openapi::run },
     Task { name: "reference", help: reference::HELP, run: reference::run },
@@ -52,6 +54,9 @@ const TASKS: &[Task] = &[
 ];
 
 fn main() -> ExitCode {
+    if let Some(code) = coverage::as_rustc() {
+        return code;
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let name = arguments.first().map_or("help", String::as_str);
     if matches!(name, "help" | "-h" | "--help") {
