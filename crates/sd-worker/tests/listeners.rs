@@ -17,7 +17,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 const READING: usize = 100;
 const SILENT: usize = 100;
 /// What all of them together may add to the worker's memory.
-const ALLOWED_KIB: u64 = 32 << 10;
+const ALLOWED_KIB: u64 = 16 << 10;
 
 fn status(service: &Service, field: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", service.child.id())).unwrap();
