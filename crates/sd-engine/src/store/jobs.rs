@@ -68,6 +68,10 @@ pub(crate) struct Restored {
 impl Store {
     /// Writes a job down, unless its caller has used its key before.
     pub(crate) fn accept(&self, new: NewJob<'_>) -> Result<Taken, StoreError> {
+        self.looked_at(self.write_down(new))
+    }
+
+    fn write_down(&self, new: NewJob<'_>) -> Result<Taken, StoreError> {
         let NewJob { view, caller, key, mut operation, inputs, events, .. } = new;
         for (path, image) in operation.images_mut() {
             let known = inputs.iter().any(|(input, _)| *input == path);

@@ -40,6 +40,10 @@ impl Journal {
 
     /// Writes down that it runs, and what it told since it was last written down.
     pub(crate) fn start(&self, view: &JobView, told: &[(u64, JobEvent)]) -> Result<(), StoreError> {
+        self.store.looked_at(self.write_start(view, told))
+    }
+
+    fn write_start(&self, view: &JobView, told: &[(u64, JobEvent)]) -> Result<(), StoreError> {
         let view = serde_json::to_string(view)?;
         let open = &mut *self.store.open_now();
         let transaction = open.connection.transaction()?;
@@ -53,6 +57,10 @@ impl Journal {
 
     /// Reserves more event ids: those from `from` on, up to the one that it gives.
     pub(crate) fn reserve(&self, from: u64) -> Result<u64, StoreError> {
+        self.store.looked_at(self.write_reserved(from))
+    }
+
+    fn write_reserved(&self, from: u64) -> Result<u64, StoreError> {
         let reserved = from + BLOCK;
         let connection = &self.store.open_now().connection;
         connection
@@ -63,6 +71,10 @@ impl Journal {
 
     /// Writes down its end, the rest of its story and its images, all or nothing.
     pub(crate) fn finish(&self, view: &JobView, told: &[(u64, JobEvent)]) -> Result<(), StoreError> {
+        self.store.looked_at(self.write_end(view, told))
+    }
+
+    fn write_end(&self, view: &JobView, told: &[(u64, JobEvent)]) -> Result<(), StoreError> {
         let text = serde_json::to_string(view)?;
         let next_event = told.last().map_or(0, |(id, _)| id + 1);
         let open = &mut *self.store.open_now();

@@ -11,8 +11,10 @@ mod jobs;
 mod journal;
 mod list;
 mod open;
+mod room;
 mod schema;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
@@ -32,8 +34,8 @@ pub struct Store(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     open: Mutex<Open>,
-    /// Whether it outlives the process.
-    durable: bool,
+    /// Where it outlives the process; `None`: it does not.
+    dir: Option<PathBuf>,
     /// Held locked as long as the store is open.
     _lock: Option<std::fs::File>,
 }
@@ -41,7 +43,7 @@ struct Inner {
 impl Store {
     /// Whether its jobs outlive the process.
     pub fn is_durable(&self) -> bool {
-        self.0.durable
+        self.0.dir.is_some()
     }
 
     /// A transaction that a panic cut short was rolled back when it was dropped: the connection is whole.

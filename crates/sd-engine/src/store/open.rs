@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
 
-use super::{Inner, Open, Store, StoreError, int, jobs, schema};
+use super::{Inner, Open, Store, StoreError, int, jobs, room, schema};
 
 /// The database in a data directory. SQLite puts its `-wal` and `-shm` beside it.
 const DATABASE: &str = "jobs.sqlite3";
@@ -43,21 +43,26 @@ impl Store {
         let unusable = |source| StoreError::Directory { dir: dir.to_owned(), source };
         make(dir).map_err(unusable)?;
         let lock = lock(dir)?;
+        Self::in_directory(dir, lock).map_err(|error| room::looked_at(error, Some(dir)))
+    }
+
+    fn in_directory(dir: &Path, lock: File) -> Result<Self, StoreError> {
         let connection = Connection::open(dir.join(DATABASE))?;
         // Asked for before there are tables: pages that are free can be given back to the disk.
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        Self::over(connection, Some(lock))
+        Self::over(connection, Some((dir, lock)))
     }
 
-    fn over(mut connection: Connection, lock: Option<File>) -> Result<Self, StoreError> {
+    fn over(mut connection: Connection, place: Option<(&Path, File)>) -> Result<Self, StoreError> {
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         connection.pragma_update(None, "foreign_keys", true)?;
         schema::migrate(&mut connection)?;
         let over = jobs::over(&connection)?;
-        let (open, durable) = (Mutex::new(Open { connection, over }), lock.is_some());
-        Ok(Self(Arc::new(Inner { open, durable, _lock: lock })))
+        let (dir, lock) = place.map(|(dir, lock)| (dir.to_owned(), lock)).unzip();
+        let open = Mutex::new(Open { connection, over });
+        Ok(Self(Arc::new(Inner { open, dir, _lock: lock })))
     }
 
     /// Lets the store grow to about so many bytes and no further: then it is full, as with a full disk.
