@@ -18,6 +18,7 @@ use crate::router::JobRouter;
 use crate::running::Described;
 use crate::store::Known;
 use crate::submit::{Accepted, SubmitError};
+use crate::task::Task;
 use crate::work::Work;
 
 /// Who submits, and under which name of their choice.
@@ -57,10 +58,11 @@ impl JobRouter {
         }
         let waited = Duration::from_millis(unix_ms().saturating_sub(view.created_ms));
         let described = Arc::new(Described { operation, parameters: view.parameters, told: None });
+        let work = Work::asked(&model.id, &described.operation);
         let task = PendingTask { model, described, journal, has_inputs };
         // They were admitted once: the bound is for what is new.
         let place = self.queue().place_anyway();
-        self.send(job, task, caller, waited, place).is_ok()
+        self.send(job, (task, work), caller, waited, place).is_ok()
     }
 
     /// What this sender sent before under the same key, if that is so.
@@ -93,6 +95,10 @@ impl JobRouter {
         let seed = task.seed();
         let mut view = queued(&operation, task.model().to_owned(), parameters.clone());
         view.caller = sender.caller.as_deref().map(str::to_owned);
+        let work = match &task {
+            Task::Upscale(task) => Work::enlarging(&model.id, task),
+            Task::Generation(_) => Work::asked(&model.id, &operation),
+        };
         drop(task);
         let admission = self.registry().accept(Submission {
             view,
@@ -112,7 +118,7 @@ impl JobRouter {
         let task = PendingTask { model, described, journal: journal.clone(), has_inputs: !inputs.is_empty() };
         let job_id = job.id.clone();
         let (described, caller) = (Arc::clone(&task.described), sender.caller.clone());
-        if self.send(Arc::clone(&job), task, sender.caller, Duration::ZERO, place).is_err() {
+        if self.send(Arc::clone(&job), (task, work), sender.caller, Duration::ZERO, place).is_err() {
             self.registry().forget(&job, &journal);
             return Err(SubmitError::ShuttingDown);
         }
@@ -123,7 +129,7 @@ impl JobRouter {
     fn send(
         &self,
         job: Arc<Job>,
-        task: PendingTask,
+        (task, work): (PendingTask, Work),
         caller: Option<Arc<str>>,
         waited: Duration,
         place: Place,
@@ -136,7 +142,7 @@ impl JobRouter {
         // Deadlines are told by the clock on the wall: they go on while no worker runs.
         let deadline = fields.deadline_ms.map(|ms| now + Duration::from_millis(ms).saturating_sub(waited));
         let request = JobRequest {
-            work: Work::asked(&task.model.id, &task.described.operation),
+            work,
             output,
             task,
             caller,
@@ -179,4 +185,35 @@ fn queued(operation: &Operation, model: String, parameters: Value) -> JobView {
 /// the last bits of a random UUID, all of which are random.
 fn draw_seed() -> u64 {
     Uuid::new_v4().as_bytes()[12..].iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use operations_contract::{ImageUpscale, OperationKind, UpscaleModel};
+
+    use super::*;
+    use crate::board::{ModelBoard, ModelStatus};
+    use crate::queue::{Message, RequestQueue};
+    use crate::registry::JobRegistry;
+
+    /// What a picture has to do is known before its turn: a client that is refused is told how long it takes.
+    #[test]
+    fn an_upscale_waits_with_the_work_of_its_tiles() {
+        let (queue, mut receiver) = RequestQueue::new(1);
+        let models = ModelBoard::new();
+        models.post(ModelStatus::Ready(Arc::new(ModelCapabilities {
+            operations: vec![OperationKind::ImageUpscale],
+            upscale_models: vec![UpscaleModel { name: "net".into(), scale: 2, size_multiple: 1 }],
+            ..ModelCapabilities::text_to_image("host", "test")
+        })));
+        let router = JobRouter::new(queue, JobRegistry::in_memory().unwrap(), models);
+        let mut picture = std::io::Cursor::new(Vec::new());
+        image::DynamicImage::new_rgb8(100, 40).write_to(&mut picture, image::ImageFormat::Png).unwrap();
+        let image = ImageData::new(picture.into_inner());
+        let request = ImageUpscale { image, tile: 64, margin: 16, ..ImageUpscale::default() };
+        router.submit(Operation::ImageUpscale(request)).unwrap();
+        let Ok(Message::Request(request)) = receiver.messages.try_recv() else { panic!("no request") };
+        // Tiles begin every 32 pixels and are 64 wide; the picture is lower than that.
+        assert_eq!(request.work.units, 4.0 * 64.0 * 40.0);
+    }
 }

@@ -10,6 +10,7 @@ use operations_contract::{ErrorCode, JobEvent, ModelCapabilities, NarrationLevel
 use crate::engine::guarded;
 use crate::generator::{ActiveGeneration, Generator, GeneratorError, StepReport, StepResult};
 use crate::job::{Outcome, millis};
+use crate::load::Preparation;
 use crate::loader::ModelLoader;
 use crate::log;
 use crate::metrics;
@@ -17,9 +18,10 @@ use crate::previews::PreviewThread;
 use crate::queue::{JobRequest, Message, RequestReceiver, Swap, Waited};
 use crate::running::{Running, Ticket};
 use crate::shelf::Shelf;
+use crate::task::Task;
 use crate::waiting::{Policy, Turn, Waiting};
 use crate::warm_up;
-use crate::work::{Shape, Work};
+use crate::work::{Kind, Shape, Work};
 
 /// A generation of the loader's models.
 type Active<L> = <<L as ModelLoader>::Generator as Generator>::Active;
@@ -133,18 +135,41 @@ impl<L: ModelLoader> EngineLoop<L> {
 
     /// Loads a model ahead of its first job.
     fn load(&mut self, index: usize) -> Result<(), GeneratorError> {
-        let fresh = self.shelf.capabilities(index).is_some_and(|model| !self.shelf.is_loaded(&model.id));
-        self.shelf.load(index)?;
-        let Some(model) = self.shelf.capabilities(index).cloned().filter(|_| fresh && self.shelf.warms_up())
-        else {
+        if self.shelf.capabilities(index).is_some_and(|model| self.shelf.is_loaded(&model.id)) {
             return Ok(());
-        };
+        }
+        let warms_up = self.shelf.warms_up();
+        self.read(index, Preparation::Ahead { warms_up })?;
+        match self.shelf.capabilities(index).cloned().filter(|_| warms_up) {
+            Some(model) => self.warm_up(index, &model),
+            None => Ok(()),
+        }
+    }
+
+    /// Loads a model, with the clients in mind who are refused meanwhile.
+    fn read(&mut self, index: usize, preparation: Preparation) -> Result<(), GeneratorError> {
+        let id: Arc<str> = self.shelf.capabilities(index).map(|model| &*model.id).unwrap_or_default().into();
+        self.receiver.load.prepares(&id, preparation);
+        let begun = Instant::now();
+        let loaded = self.shelf.load(index);
+        if loaded.is_ok() {
+            self.receiver.load.loaded(&id, begun.elapsed());
+        }
+        self.receiver.load.holds(self.shelf.loaded_ids());
+        loaded
+    }
+
+    fn warm_up(&mut self, index: usize, model: &ModelCapabilities) -> Result<(), GeneratorError> {
         let Some(generator) = self.shelf.loaded(index) else { return Ok(()) };
-        let (work, time) = guarded(|| warm_up::run(generator, &model)).unwrap_or_else(|panic| {
+        let (begun, id) = (Instant::now(), Arc::<str>::from(&*model.id));
+        self.receiver.load.prepares(&id, Preparation::WarmUp);
+        let step = guarded(|| warm_up::run(generator, model)).unwrap_or_else(|panic| {
             Err(GeneratorError::failed(format!("the warm-up step panicked: {panic}")))
-        })?;
+        });
+        self.receiver.load.warmed_up(&id, begun.elapsed());
+        let (work, time) = step?;
         tracing::debug!(model = model.id, ms = millis(time), "warm-up step");
-        self.receiver.load.stepped(&work.model, work.units, time);
+        self.receiver.load.stepped(&work, work.units, time);
         Ok(())
     }
 
@@ -198,7 +223,7 @@ impl<L: ModelLoader> EngineLoop<L> {
     fn begin(&mut self, request: JobRequest) -> Option<Running<Active<L>>> {
         let index = self.provide(&request)?;
         let begun = Instant::now();
-        let JobRequest { task, work, output, caller, accepted, deadline, .. } = request;
+        let JobRequest { task, mut work, output, caller, accepted, deadline, .. } = request;
         let (cancellation, sink, place) = (request.cancellation, request.sink, request.place);
         drop(place);
         let (task, described) = match guarded(|| task.load()) {
@@ -215,6 +240,10 @@ impl<L: ModelLoader> EngineLoop<L> {
         };
         if !sink.start(task.started()) {
             return None;
+        }
+        if let Task::Upscale(task) = &task {
+            // That of a job from before a restart was not known.
+            work = Work::enlarging(&work.model, task);
         }
         let left = work.units;
         let span = log::span(sink.id(), described.operation.kind(), &work.model, caller.as_deref());
@@ -262,7 +291,7 @@ impl<L: ModelLoader> EngineLoop<L> {
         }
         let message = format!("model `{id}` is being loaded");
         request.sink.tell(JobEvent::Narration { level: NarrationLevel::Info, message });
-        let error = match self.shelf.load(index) {
+        let error = match self.read(index, Preparation::ForJob) {
             Ok(()) => return Some(index),
             Err(error) => error,
         };
@@ -329,10 +358,12 @@ impl<L: ModelLoader> EngineLoop<L> {
             }
         }
         if let Some(first) = advanced.first() {
-            let model = &first.ticket.work.model;
-            self.receiver.load.stepped(model, units, time);
+            let work = &first.ticket.work;
+            self.receiver.load.stepped(work, units, time);
             let steps = results.iter().filter(|result| matches!(result, Ok(Some(_)))).count();
-            metrics::stepped(model, steps, time);
+            if work.kind == Kind::Drawing {
+                metrics::stepped(&work.model, steps, time);
+            }
         }
         let share = time / u32::try_from(advanced.len().max(1)).unwrap_or(u32::MAX);
         for running in advanced {
@@ -352,7 +383,7 @@ impl<L: ModelLoader> EngineLoop<L> {
         }
         self.waiting.charge(&ticket.caller, begun.elapsed());
         self.waiting.leave(&ticket.caller);
-        self.receiver.load.finished(&ticket.work.model, rest + begun.elapsed());
+        self.receiver.load.finished(&ticket.work, rest + begun.elapsed());
         // From now on it is unused.
         let _ = self.shelf.find(&ticket.work.model).and_then(|index| self.shelf.loaded(index));
     }
@@ -366,6 +397,7 @@ impl<L: ModelLoader> EngineLoop<L> {
     /// Tells the queue what is left to do.
     fn tell_load(&self) {
         let left = |running: &Running<Active<L>>| Work { units: running.left, ..running.ticket.work.clone() };
+        self.receiver.load.holds(self.shelf.loaded_ids());
         self.receiver.load.running(self.running.iter().map(left).collect());
     }
 }

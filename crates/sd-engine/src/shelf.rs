@@ -62,6 +62,12 @@ impl<L: ModelLoader> Shelf<L> {
         self.slots.iter().any(|slot| slot.capabilities.id == id && slot.loaded.is_some())
     }
 
+    /// The ids of all that are loaded.
+    pub(crate) fn loaded_ids(&self) -> Vec<Arc<str>> {
+        let loaded = self.slots.iter().filter(|slot| slot.loaded.is_some());
+        loaded.map(|slot| slot.capabilities.id.as_str().into()).collect()
+    }
+
     pub(crate) fn capabilities(&self, index: usize) -> Option<&ModelCapabilities> {
         self.slots.get(index).map(|slot| &slot.capabilities)
     }

@@ -5,16 +5,26 @@ use std::sync::Arc;
 
 use operations_contract::{Hires, Lora, Operation, Tiling};
 
-use crate::task::{GenerationTask, Source};
+use crate::task::{GenerationTask, Source, UpscaleTask};
 
 /// Which model a job needs, how much it has to do, and with whom it can be computed.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Work {
     /// Id of the model.
     pub(crate) model: Arc<str>,
-    /// Pixels of all its pictures in all its steps.
+    pub(crate) kind: Kind,
+    /// Drawing: pixels of all its pictures in all its steps. Enlarging: pixels of all its tiles. 0: not known yet.
     pub(crate) units: f64,
     pub(crate) shape: Shape,
+}
+
+/// What a model does for a job: its UNet and the network that enlarges beside it take different times for a pixel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// Denoising steps.
+    Drawing,
+    /// A finished picture, tile by tile.
+    Enlarging,
 }
 
 /// What a job brings into a forward pass.
@@ -51,17 +61,26 @@ impl Work {
         asked.work(&task.model)
     }
 
+    /// The work of enlarging a picture; `host` is the model that it is done beside. It goes alone.
+    pub(crate) fn enlarging(host: &str, task: &UpscaleTask) -> Self {
+        let tile = |side: u32| (side as usize).min(task.options.tiles.side()) as f64;
+        let pixels = tile(task.image.width()) * tile(task.image.height());
+        Self { units: pixels * f64::from(task.steps), ..Self::unknown_enlarging(host) }
+    }
+
+    fn unknown_enlarging(host: &str) -> Self {
+        let shape = Shape { width: 0, height: 0, images: 1, company: None };
+        Self { model: host.into(), kind: Kind::Enlarging, units: 0.0, shape }
+    }
+
     /// The work of a resolved operation, whose task is made when it is its turn. `host` is the model that it runs on.
+    /// That of an upscale is not known before its picture is read.
     pub(crate) fn asked(host: &str, operation: &Operation) -> Self {
         let (common, strength) = match operation {
             Operation::ImageGeneration(request) => (&request.common, 1.0),
             Operation::ImageTransform(request) => (&request.common, request.strength),
             Operation::ImageInpaint(request) => (&request.common, request.strength),
-            // A tile says nothing about how long a step takes: it does not count, and it goes alone.
-            Operation::ImageUpscale(_) => {
-                let shape = Shape { width: 0, height: 0, images: 1, company: None };
-                return Self { model: host.into(), units: 0.0, shape };
-            }
+            Operation::ImageUpscale(_) => return Self::unknown_enlarging(host),
         };
         // A resolved operation leaves nothing open.
         let asked = Asked {
@@ -100,7 +119,8 @@ impl Asked<'_> {
             steps * hires.scale * hires.scale
         });
         let steps = f64::from(self.steps) * self.strength + second;
-        Work { model: model.into(), units: pixels * steps.max(1.0), shape: Shape::of(self) }
+        let (kind, shape) = (Kind::Drawing, Shape::of(self));
+        Work { model: model.into(), kind, units: pixels * steps.max(1.0), shape }
     }
 }
 

@@ -23,6 +23,9 @@ struct TestLoader {
     broken: BTreeSet<&'static str>,
 }
 
+/// How long loading the model `slow` takes.
+const SLOW: Duration = Duration::from_millis(1500);
+
 #[derive(Clone, Default)]
 struct Loads(Arc<Mutex<Vec<String>>>);
 
@@ -55,6 +58,9 @@ impl ModelLoader for TestLoader {
 
     fn load(&mut self, id: &str) -> Result<TestGenerator, GeneratorError> {
         self.loads.0.lock().unwrap().push(id.to_owned());
+        if id == "slow" {
+            std::thread::sleep(SLOW);
+        }
         assert!(!self.broken.contains("panics") || id != "panics", "as asked for");
         match self.broken.contains(id) {
             true => Err(GeneratorError::failed("unet/config.json is cut off")),
@@ -276,4 +282,30 @@ async fn a_model_that_is_not_there_is_refused_by_name() {
     operation.common_mut().unwrap().model = Some("x".into());
     let error = pool.worker.router.submit(operation).unwrap_err();
     assert_eq!(error.to_string(), "no model `x` here; there is `a`, `b`, `c`, `huge`");
+}
+
+/// Nobody can begin before the model that jobs wait for is loaded: a client that finds no place is told so.
+#[tokio::test]
+async fn a_refused_client_is_told_to_wait_for_a_model_that_is_not_loaded() {
+    // Room for one model.
+    let rules = ModelRules { budget: Some(60), ..ModelRules::default() };
+    let pool = pool_of(vec!["a", "slow"], rules, Policy::default(), &[]).await;
+    pool.done("slow").await;
+    pool.done("a").await;
+    let running = pool.submit("a", "gated");
+    pool.worker.gate.reached().await;
+    let refused = || loop {
+        let mut operation = Operation::generate("a cat");
+        operation.common_mut().unwrap().model = Some("slow".to_owned());
+        match pool.worker.router.submit(operation) {
+            Ok(_) => {}
+            Err(SubmitError::QueueFull { retry_after, .. }) => break retry_after,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    // The rest of what runs takes next to nothing.
+    let told = refused();
+    assert!(told >= SLOW, "{told:?}");
+    pool.worker.router.cancel(&running).unwrap();
+    pool.worker.gate.open();
 }

@@ -27,6 +27,11 @@ impl UpscaleTiles {
         (Self::SIDE.contains(&side) && 4 * margin <= side).then_some(Self { side, margin })
     }
 
+    /// The side of a tile.
+    pub fn side(&self) -> usize {
+        self.side
+    }
+
     /// How many tiles a picture has, whose edges may meet, for a network whose sizes are multiples of `multiple`
     /// ([`RrdbNet::size_multiple`]).
     pub fn count(&self, height: usize, width: usize, multiple: usize, seamless: Seamless) -> usize {
