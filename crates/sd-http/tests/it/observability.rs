@@ -17,7 +17,7 @@ fn all() -> impl Iterator<Item = &'static Metric> {
 }
 
 /// Metrics are the process's, so tests that run in one process share them: counts are lower bounds.
-fn metrics() -> Metrics {
+pub(crate) fn metrics() -> Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(|| Metrics::install().unwrap()).clone()
 }

@@ -112,6 +112,33 @@ async fn a_token_without_the_scope_is_told_which_one_is_missing() {
     assert_eq!(ask(&worker, "t-anne", "GET", "/v1/info", "").await.status, 401);
 }
 
+/// They tell totals, as `/v1/info` does: any token reads them, and whoever has none does not.
+#[tokio::test]
+async fn metrics_are_for_every_token_and_for_nobody_else() {
+    let (_folder, file) = file(TOKENS);
+    let metrics = Some(crate::observability::metrics());
+    let api = ApiConfig { tokens: Some(file.tokens()), metrics: metrics.clone(), ..ApiConfig::default() };
+    let worker = Worker::with(Setup { api, ..Setup::default() }).await;
+    let job = submit(&worker, "t-anna", "a secret prompt").await;
+    ask(&worker, "t-anna", "GET", &format!("{job}/stream"), "").await;
+    for token in ["t-anna", "t-ben", "t-ops", "t-root"] {
+        let answer = ask(&worker, token, "GET", "/metrics", "").await;
+        assert_eq!(answer.status, 200, "{token}");
+        let text = answer.text();
+        assert!(text.contains("sd_worker_jobs_accepted_total"), "{text}");
+        for untold in ["anna", "secret prompt", &job[9..]] {
+            assert!(!text.contains(untold), "{untold}: {text}");
+        }
+    }
+    assert_eq!(ask(&worker, "t-nobody", "GET", "/metrics", "").await.status, 401);
+    let without = worker.get("/metrics").await;
+    assert_eq!((without.status.as_u16(), without.code().as_str()), (401, "unauthorized"));
+
+    let open = ApiConfig { metrics, ..ApiConfig::default() };
+    let open = Worker::with(Setup { api: open, ..Setup::default() }).await;
+    assert_eq!(open.get("/metrics").await.status, 200, "without tokens there is nobody to ask");
+}
+
 #[tokio::test]
 async fn a_changed_file_counts_at_once_and_a_broken_one_does_not() {
     let (folder, mut file) = file("anna:t-anna\n");
