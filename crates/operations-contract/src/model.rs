@@ -111,6 +111,9 @@ pub struct ModelCapabilities {
     /// Names that `loras` can give; empty where the field does not work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub loras: Vec<String>,
+    /// The name of the model that takes over with `refiner`; absent: none is loaded, or it has no name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refiner: Option<String>,
     /// Further fields that work.
     pub features: Vec<Feature>,
     /// Textual inversions that prompts may name.
@@ -150,6 +153,7 @@ impl ModelCapabilities {
             upscale_models: Vec::new(),
             controls: Vec::new(),
             loras: Vec::new(),
+            refiner: None,
             features: vec![Feature::NegativePrompt],
             embeddings: Vec::new(),
             device: "cpu".into(),

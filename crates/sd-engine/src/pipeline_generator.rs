@@ -36,6 +36,7 @@ pub struct PipelineGenerator {
     /// Each by the name that requests call it.
     controlnets: Vec<(String, ControlNet)>,
     loras: BTreeMap<String, Lora>,
+    refiner: Option<String>,
     max_batch: usize,
     /// The pixels of the largest picture that shares a forward pass.
     max_batch_pixels: u64,
@@ -52,11 +53,13 @@ pub struct PipelineNames {
     pub controls: Vec<String>,
     /// Its adapters.
     pub loras: Vec<String>,
+    /// Its refiner; counts only where one is loaded.
+    pub refiner: Option<String>,
 }
 
 /// What a pipeline can do, loaded or [described](Pipeline::describe), under these names.
 pub fn pipeline_capabilities(info: &PipelineInfo, names: PipelineNames) -> ModelCapabilities {
-    let PipelineNames { id, aliases, controls, loras } = names;
+    let PipelineNames { id, aliases, controls, loras, refiner } = names;
     let base = ModelCapabilities::text_to_image(id, info.family);
     ModelCapabilities {
         aliases,
@@ -113,6 +116,7 @@ pub fn pipeline_capabilities(info: &PipelineInfo, names: PipelineNames) -> Model
         embeddings: info.embeddings.clone(),
         controls,
         loras,
+        refiner: refiner.filter(|_| info.refiner),
         device: info.device.clone(),
         dtype: info.dtype.into(),
         ..base
@@ -138,6 +142,7 @@ impl PipelineGenerator {
             aliases,
             controlnets: Vec::new(),
             loras: BTreeMap::new(),
+            refiner: None,
             max_batch: 1,
             max_batch_pixels: u64::MAX,
         }
@@ -153,6 +158,12 @@ impl PipelineGenerator {
     #[must_use]
     pub fn with_loras(self, loras: BTreeMap<String, Lora>) -> Self {
         Self { loras, ..self }
+    }
+
+    /// With the name by which its refiner is told about.
+    #[must_use]
+    pub fn with_refiner_name(self, refiner: Option<String>) -> Self {
+        Self { refiner, ..self }
     }
 
     /// That advances up to so many jobs in one forward pass; 1 by default.
@@ -193,6 +204,7 @@ impl Generator for PipelineGenerator {
             aliases: self.aliases.clone(),
             controls: self.controlnets.iter().map(|(name, _)| name.clone()).collect(),
             loras: self.loras.keys().cloned().collect(),
+            refiner: self.refiner.clone(),
         };
         pipeline_capabilities(self.pipeline.info(), names)
     }

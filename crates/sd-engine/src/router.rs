@@ -272,9 +272,21 @@ impl JobRouter {
         operation: &Operation,
         default: Arc<ModelCapabilities>,
     ) -> Arc<ModelCapabilities> {
-        // An upscale names a network; every model has the worker's.
-        let wanted = operation.common().and_then(|common| self.models.find(common.model.as_deref()?));
-        wanted.map_or(default, |wanted| wanted.capabilities)
+        let wanted = match operation {
+            // It names a network, which may be another model's than the default's.
+            Operation::ImageUpscale(request) => {
+                let name = request.model.as_deref();
+                let has = |model: &ModelCapabilities| upscale::chosen(name, model).is_some();
+                let others =
+                    || self.models().into_iter().map(|model| model.capabilities).find(|model| has(model));
+                if has(&default) { None } else { others() }
+            }
+            _ => {
+                let name = operation.common().and_then(|common| common.model.as_deref());
+                name.and_then(|name| self.models.find(name)).map(|model| model.capabilities)
+            }
+        };
+        wanted.unwrap_or(default)
     }
 
     /// Whether the worker can do it with this model; if not, all that is wrong.

@@ -18,6 +18,7 @@ use crate::faces::FacesArgs;
 use crate::jobs::args::JobsArgs;
 use crate::life::LifeArgs;
 use crate::loras::LoraArg;
+use crate::model_set::ModelSetup;
 use crate::models::args::ModelsArgs;
 use crate::pool::PoolArgs;
 use crate::registration::args::SupervisorArgs;
@@ -108,7 +109,7 @@ pub(crate) struct PlaceArgs {
 }
 
 /// Which model to load, and where.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ModelArgs {
     /// `demo`, a folder in the diffusers layout, a single safetensors file in the original naming, or a model in the
     /// hub cache (`owner/name`, `sd15`, `sdxl`, ...). `serve` takes several: the first is the default. In the environment,
@@ -366,6 +367,9 @@ pub(crate) struct ServeArgs {
     pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) faces: FacesArgs,
+    /// Models with settings of their own, which stand in the configuration file.
+    #[arg(skip)]
+    pub(crate) further: Vec<ModelSetup>,
 }
 
 /// What `generate` takes, and a picture to start from.

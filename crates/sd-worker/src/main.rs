@@ -19,6 +19,7 @@ mod life;
 mod logging;
 mod loras;
 mod model;
+mod model_set;
 mod models;
 mod output;
 mod pool;

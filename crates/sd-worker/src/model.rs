@@ -54,9 +54,13 @@ pub(crate) fn device(name: DeviceName) -> Result<Device, Failure> {
     device.map_err(|error| Failure::refused(format!("device {name} cannot be used: {error}")))
 }
 
-/// The device and number format that the flags name.
+/// What the flags say about loading.
 pub(crate) fn options(args: &ModelArgs) -> Result<LoadOptions, Failure> {
-    let device = device(args.device)?;
+    options_on(device(args.device)?, args)
+}
+
+/// What the flags say about loading, on this device.
+pub(crate) fn options_on(device: Device, args: &ModelArgs) -> Result<LoadOptions, Failure> {
     let dtype = match args.dtype {
         DtypeName::Auto if device.is_cpu() && sd_inference::cpu_multiplies_bf16() => DType::BF16,
         DtypeName::Auto => DType::F32,

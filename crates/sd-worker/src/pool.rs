@@ -13,9 +13,9 @@ use sd_engine::{
 use sd_inference::machine::{available_memory, parse_bytes};
 use sd_inference::{LoadOptions, Lora, MemoryLimit, ModelSource, Pipeline};
 
-use crate::args::{ModelArgs, PlaceArgs};
 use crate::control::ControlNetArgs;
 use crate::exit::Failure;
+use crate::model_set::ModelSetup;
 use crate::{loras, model};
 
 /// How many jobs share a forward pass where nobody says.
@@ -83,41 +83,27 @@ struct Settings {
     options: LoadOptions,
     lora_dir: Option<PathBuf>,
     nets: ControlNetArgs,
+    refiner: Option<String>,
     offer: ModelOffer,
 }
 
 impl PipelineLoader {
     /// Reads what the files of all models say; loads none.
-    ///
-    /// What belongs to one model - its VAE, UNet and configurations, its refiner, ControlNets, textual inversions and
-    /// tiny autoencoder by file - counts for the first; folders, whose files are taken where they fit, and the enlarging network count for all.
-    pub(crate) fn new(args: &ModelArgs, nets: &ControlNetArgs, pool: &PoolArgs) -> Result<Self, Failure> {
+    pub(crate) fn new(setups: &[ModelSetup], pool: &PoolArgs) -> Result<Self, Failure> {
         let mut models: Vec<Settings> = Vec::new();
-        let options = model::options(args)?;
-        for (index, name) in args.model.iter().enumerate() {
+        for setup in setups {
+            let name = setup.id();
             if models.iter().any(|other| other.name == *name) {
                 return Err(Failure::refused(format!("model {name}: there are two of this name")));
             }
-            let (place, nets, options) = match index {
-                0 => (args.place.clone(), nets.clone(), options.clone()),
-                _ => {
-                    let place =
-                        PlaceArgs { models_file: args.place.models_file.clone(), ..PlaceArgs::default() };
-                    let options = LoadOptions {
-                        embeddings: Vec::new(),
-                        preview_vae: None,
-                        refiner: None,
-                        ..options.clone()
-                    };
-                    (place, ControlNetArgs::default(), options)
-                }
+            // One device for all.
+            let options = match models.first() {
+                Some(first) => model::options_on(first.options.device.clone(), &setup.args)?,
+                None => model::options(&setup.args)?,
             };
-            let source = model::source(name, &place)?;
-            let offer = offer(name, &source, &options, &nets, args)?;
-            let lora_dir = args.lora_dir.clone();
-            models.push(Settings { name: name.clone(), source, options, lora_dir, nets, offer });
+            models.push(Settings::new(setup, options)?);
         }
-        let on_cpu = options.device.is_cpu();
+        let on_cpu = models.first().is_none_or(|first| first.options.device.is_cpu());
         let max_batch_pixels = match (pool.max_batch, on_cpu) {
             (None, true) => MAX_BATCH_PIXELS_CPU,
             _ => u64::MAX,
@@ -128,20 +114,15 @@ impl PipelineLoader {
 }
 
 /// What is known of a model before it is loaded.
-fn offer(
-    name: &str,
-    source: &ModelSource,
-    options: &LoadOptions,
-    nets: &ControlNetArgs,
-    args: &ModelArgs,
-) -> Result<ModelOffer, Failure> {
+fn offer(setup: &ModelSetup, source: &ModelSource, options: &LoadOptions) -> Result<ModelOffer, Failure> {
     let info = Pipeline::describe(source, options)?;
     let names = PipelineNames {
-        id: name.to_owned(),
+        id: setup.id().to_owned(),
         aliases: Vec::new(),
-        controls: nets.controlnet.iter().map(|net| net.name.clone()).collect(),
+        controls: setup.nets.controlnet.iter().map(|net| net.name.clone()).collect(),
         // Which of them fit is known when the model is loaded.
-        loras: loras::names(args.lora_dir.as_deref())?,
+        loras: loras::names(setup.args.lora_dir.as_deref())?,
+        refiner: setup.refiner_name(),
     };
     let estimate = Pipeline::estimate_memory(source, options)?;
     let memory = ModelMemory { weights: estimate.weights, workspace: estimate.workspace };
@@ -149,6 +130,19 @@ fn offer(
 }
 
 impl Settings {
+    fn new(setup: &ModelSetup, options: LoadOptions) -> Result<Self, Failure> {
+        let source = model::source(setup.args.name(), &setup.args.place)?;
+        Ok(Self {
+            name: setup.id().to_owned(),
+            offer: offer(setup, &source, &options)?,
+            source,
+            options,
+            lora_dir: setup.args.lora_dir.clone(),
+            nets: setup.nets.clone(),
+            refiner: setup.refiner_name(),
+        })
+    }
+
     fn load(&self) -> Result<PipelineGenerator, GeneratorError> {
         let pipeline = Pipeline::load(&self.source, &self.options)?;
         for note in &pipeline.info().notes {
@@ -159,7 +153,7 @@ impl Settings {
         let loras: BTreeMap<String, Lora> =
             loras::of_folder(self.lora_dir.as_deref(), &pipeline).map_err(failed)?;
         let generator = PipelineGenerator::new(pipeline, &self.name, Vec::new());
-        Ok(generator.with_controlnets(nets).with_loras(loras))
+        Ok(generator.with_controlnets(nets).with_loras(loras).with_refiner_name(self.refiner.clone()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::args::{Cli, Command, ServeArgs};
-use crate::config::{self, Configured, Settings, Unusable};
+use crate::config::{self, Configured, Setting, Settings, Unusable};
 use crate::logging::LogHandle;
 
 /// The parts of a serving worker that can be told something new.
@@ -94,6 +94,13 @@ impl Reload {
                 false if takes(&new.key) => tracing::info!(key = new.key, "changed"),
                 false => tracing::warn!(key = new.key, "changed in the configuration, but needs a restart"),
             }
+        }
+        let told = |settings: &Settings| -> Vec<Vec<(String, Vec<String>)>> {
+            let of = |setting: &Setting| (setting.key.clone(), setting.values.clone());
+            settings.models.iter().map(|table| table.iter().map(of).collect()).collect()
+        };
+        if told(&self.settings) != told(&settings) {
+            tracing::warn!(key = "models", "changed in the configuration, but needs a restart");
         }
         self.settings = settings;
         self.warn();

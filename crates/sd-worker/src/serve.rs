@@ -170,7 +170,7 @@ fn identity(args: &ServeArgs, address: SocketAddr) -> Option<Identity> {
         url: queen_url.clone()?,
         interval: Duration::from_secs(*heartbeat_interval),
         id: worker_id.clone().unwrap_or_else(|| format!("sd-worker-{}", Uuid::new_v4())),
-        model: args.model.name().to_owned(),
+        model: args.default_model().to_owned(),
         device: args.model.device.to_string(),
         host: advertise_host.clone().or(own),
         port: address.port(),
@@ -179,7 +179,7 @@ fn identity(args: &ServeArgs, address: SocketAddr) -> Option<Identity> {
 
 /// Reads what the models are and starts the engine, which loads them.
 fn start(worker: Worker, args: &ServeArgs) -> Result<EngineHandle, Failure> {
-    let loader = PipelineLoader::new(&args.model, &args.nets, &args.pool)?;
+    let loader = PipelineLoader::new(&args.models(), &args.pool)?;
     worker.start_pool(loader, &args.pool)
 }
 
@@ -192,7 +192,7 @@ async fn broken(router: &JobRouter, models: &ModelBoard, args: &ServeArgs) -> Fa
         _ => {
             store::resume(router);
             store::keep_tidy(router.clone());
-            tracing::info!(model = args.model.name(), device = %args.model.device, "ready");
+            tracing::info!(model = args.default_model(), device = %args.model.device, "ready");
         }
     }
     models.stopped().await;

@@ -73,6 +73,51 @@ fn what_is_printed_is_read_back() {
     assert_eq!(values(&again), told, "{}{}", text(&printed.stdout), text(&again.stderr));
 }
 
+/// So it is with tables of models, where what a table does not say is not said again.
+#[test]
+fn tables_of_models_are_printed_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = "upscaler = \"/u\"\n[[models]]\nname = \"a\"\nmodel = \"/models/a\"\nembedding = [\"/e\"]\n\
+        [[models]]\nmodel = \"b\"\ndtype = \"bf16\"\n";
+    std::fs::write(folder.path().join("c.toml"), file).unwrap();
+    let json = |name: &str| -> Value {
+        let output = config(
+            folder.path(),
+            &["--json", &format!("--config={name}")],
+            &[("SD_WORKER_VAE_TILING", "never")],
+        );
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let told = |report: &Value, table: usize, key: &str| {
+        let settings = report["models"][table].as_array().unwrap();
+        let found = settings.iter().find(|setting| setting["key"] == key).unwrap();
+        (found["value"].clone(), found["source"].as_str().unwrap().to_owned())
+    };
+    let report = json("c.toml");
+    for (table, key, value, source) in [
+        (0, "name", Value::from("a"), "file"),
+        (0, "model", "/models/a".into(), "file"),
+        (0, "embedding", serde_json::json!(["/e"]), "file"),
+        (0, "dtype", "auto".into(), "worker"),
+        (0, "upscaler", "/u".into(), "worker"),
+        (0, "vae-tiling", "never".into(), "worker"),
+        (1, "name", Value::Null, "default"),
+        (1, "dtype", "bf16".into(), "file"),
+    ] {
+        assert_eq!(told(&report, table, key), (value, source.to_owned()), "{table} {key}");
+    }
+    let printed = text(&config(folder.path(), &["--config=c.toml"], &[]).stdout);
+    assert!(printed.contains("\n[[models]]\nname = \"a\" ") && printed.contains("c.toml:7\n"), "{printed}");
+    std::fs::write(folder.path().join("again.toml"), printed).unwrap();
+    let values = |report: &Value| -> Vec<Value> {
+        let tables = report["models"].as_array().unwrap();
+        let settings = tables.iter().chain([&report["settings"]]).flat_map(|table| table.as_array().unwrap());
+        settings.map(|setting| serde_json::json!([setting["key"], setting["value"]])).collect()
+    };
+    assert_eq!(values(&json("again.toml")), values(&report));
+}
+
 #[test]
 fn secrets_are_not_shown_whatever_layer_holds_them() {
     let folder = tempfile::tempdir().unwrap();

@@ -125,13 +125,20 @@ fn sighup_changes_what_can_change_and_names_what_cannot() {
     std::fs::write(&path, "log = \"info\"\nqueue-capacity = 5\ndrain-timeout = 600\n").unwrap();
     let config = format!("--config={}", path.display());
     let mut service = Service::start(&[&config]);
-    std::fs::write(&path, "log = \"sd_http=debug,info\"\nqueue-capacity = 6\ndrain-timeout = 0\n").unwrap();
+    std::fs::write(
+        &path,
+        "log = \"sd_http=debug,info\"\nqueue-capacity = 6\ndrain-timeout = 0\n[[models]]\nmodel = \"demo\"\n",
+    )
+    .unwrap();
     service.signal("-HUP");
     service.until("read again", |service| service.log().contains("read again"));
     let log = service.log();
-    for (key, what) in
-        [("log", "changed"), ("drain-timeout", "changed"), ("queue-capacity", "needs a restart")]
-    {
+    for (key, what) in [
+        ("log", "changed"),
+        ("drain-timeout", "changed"),
+        ("queue-capacity", "needs a restart"),
+        ("models", "needs a restart"),
+    ] {
         let named = log
             .lines()
             .find(|line| line.contains(&format!("key=\"{key}\"")))

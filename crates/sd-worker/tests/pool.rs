@@ -19,20 +19,24 @@ struct Service {
 }
 
 impl Service {
-    /// With the demonstration model and the two others; its log lines go to standard error.
+    /// With the demonstration model and the two others.
     fn start(arguments: &[&str]) -> Self {
+        let models = ["--model", "demo", "--model", FIRST, "--model", SECOND];
+        Self::with(&[&models, arguments].concat())
+    }
+
+    /// With the models of this configuration file.
+    fn configured(file: &str, arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        std::fs::write(&path, file).unwrap();
+        Self::with(&[&["--config", path.to_str().unwrap()], arguments].concat())
+    }
+
+    /// Its log lines go to standard error.
+    fn with(arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_sd-worker"))
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--model",
-                "demo",
-                "--model",
-                FIRST,
-                "--model",
-                SECOND,
-            ])
+            .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
@@ -130,20 +134,106 @@ fn models_are_told_before_they_are_loaded_and_loaded_by_jobs_and_on_request() {
     service.done(&service.submit(FIRST, 1));
 }
 
-/// With room for one, jobs of two models by turns load the second model once: those of the loaded model overtake.
+/// Gigabytes that the demonstration model takes: all, its weights, and the work on a picture.
+fn needs() -> [f64; 3] {
+    let refusal = refusal();
+    let after =
+        |words: &str| refusal.split(words).nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    [after("needs "), after("GB ("), after("weights, ")]
+}
+
+/// With room for one, jobs of two models by turns load the second model once: those of the loaded model overtake. Without
+/// affinity, every job loads its model again.
 #[test]
 fn by_turns_asked_for_two_models_do_not_thrash() {
-    let refusal = refusal();
-    let needs = refusal.split("needs ").nth(1).unwrap().split(' ').next().unwrap();
     // To the next megabyte: what the demonstration model takes alone, and nothing beside it.
-    let budget = format!("{:.3}GB", needs.parse::<f64>().unwrap() + 0.001);
-    let service = Service::start(&["--memory-budget", &budget]);
-    let held = service.submit("demo", 60);
-    let jobs: Vec<String> = (0..10).map(|turn| service.submit([FIRST, "demo"][turn % 2], 2)).collect();
-    service.done(&held);
-    let loads: usize = jobs.iter().map(|job| service.done(job).matches("is being loaded").count()).sum();
-    assert_eq!(loads, 1);
-    assert_eq!((service.state("demo"), service.state(FIRST)), ("unloaded".into(), "loaded".into()));
+    let budget = format!("{:.3}GB", needs()[0] + 0.001);
+    let loads = |affinity: &[&str]| {
+        let service = Service::start(&[&["--memory-budget", &budget], affinity].concat());
+        let held = service.submit("demo", 60);
+        let jobs: Vec<String> = (0..10).map(|turn| service.submit([FIRST, "demo"][turn % 2], 2)).collect();
+        service.done(&held);
+        let loads: usize = jobs.iter().map(|job| service.done(job).matches("is being loaded").count()).sum();
+        (loads, service.state("demo"), service.state(FIRST))
+    };
+    assert_eq!(loads(&[]), (1, "unloaded".into(), "loaded".into()));
+    assert_eq!(loads(&["--model-affinity", "0"]).0, 10);
+}
+
+/// With room for two of three, the one goes that was not used for the longest time, not the one that was loaded first.
+#[test]
+fn the_model_that_was_not_used_for_the_longest_time_makes_room() {
+    let [_, weights, work] = needs();
+    let budget = format!("{:.3}GB", 2.0 * weights + work + 0.004);
+    let table = |name: &str| format!("[[models]]\nname = \"{name}\"\nmodel = \"demo\"\n");
+    let service = Service::configured(&["a", "b", "c"].map(table).concat(), &["--memory-budget", &budget]);
+    let states = || ["a", "b", "c"].map(|model| service.state(model));
+    let use_once = |model: &str| drop(service.done(&service.submit(model, 1)));
+    use_once("b");
+    assert_eq!(states(), ["loaded", "loaded", "unloaded"]);
+    use_once("a");
+    use_once("c");
+    assert_eq!(states(), ["loaded", "unloaded", "loaded"]);
+    use_once("b");
+    assert_eq!(states(), ["unloaded", "loaded", "loaded"]);
+}
+
+/// Each model of the file tells what it has itself, and jobs find the model that can do them.
+#[test]
+fn models_of_the_file_have_settings_of_their_own() {
+    let network = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/upscalers/basic_2x.safetensors");
+    let file = format!(
+        "[[models]]\nname = \"plain\"\nmodel = \"demo\"\n\
+         [[models]]\nname = \"other\"\nmodel = \"{FIRST}\"\nrefiner = \"{FIRST}\"\ndtype = \"bf16\"\nupscaler = \"{network}\"\n"
+    );
+    let service = Service::configured(&file, &["--dtype", "f32"]);
+    let told = || service.json("GET", "/v1/models", "").1["models"].clone();
+    let before = told();
+    for (index, id, dtype, refiner, networks) in [
+        (0, "plain", "f32", Value::Null, Value::Null),
+        (1, "other", "bf16", json!("model"), json!([{"name": "basic_2x", "scale": 2, "size_multiple": 2}])),
+    ] {
+        let model = &before[index];
+        assert_eq!((&model["id"], &model["dtype"]), (&json!(id), &json!(dtype)));
+        assert_eq!((&model["refiner"], &model["upscale_models"]), (&refiner, &networks), "{id}");
+        let has_refiner = model["features"].as_array().unwrap().contains(&json!("refiner"));
+        assert_eq!(has_refiner, !refiner.is_null(), "{id}");
+    }
+    let refined = json!({"operation": "image_generation", "prompt": "a star", "model": "other", "steps": 4, "seed": 1,
+                         "refiner": {"start": 0.5}, "timestep_spacing": "trailing"});
+    // The default model has no network: the one that has enlarges.
+    let picture = json!({"operation": "image_upscale", "image": tiny_png()});
+    for job in [refined, picture] {
+        let (status, accepted) = service.json("POST", "/v1/jobs", &job.to_string());
+        assert_eq!(status, 202, "{accepted}");
+        service.done(accepted["sse_url"].as_str().unwrap());
+    }
+    let after = told();
+    assert_eq!((&after[0]["state"], &after[1]["state"]), (&json!("loaded"), &json!("loaded")));
+    for (field, value) in before[1].as_object().unwrap().iter().filter(|(field, _)| *field != "state") {
+        assert_eq!(after[1][field], *value, "{field}");
+    }
+}
+
+/// A picture of 8x8 pixels as base64.
+fn tiny_png() -> String {
+    use base64::Engine as _;
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image::DynamicImage::new_rgb8(8, 8).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    base64::engine::general_purpose::STANDARD.encode(bytes.into_inner())
+}
+
+#[test]
+fn two_models_of_one_name_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("c.toml"), "model = \"demo\"\n[[models]]\nmodel = \"demo\"\n").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_sd-worker"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--config", "c.toml"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("model demo: there are two of this name"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::tables::KEY;
 use crate::exit::Failure;
 
 /// The name of the file in the usual places.
@@ -15,6 +16,16 @@ const USUAL: &str = "sd-worker/config.toml";
 pub(crate) struct ConfigFile {
     pub(crate) path: PathBuf,
     pub(crate) entries: Vec<Entry>,
+    /// Each `[[models]]`.
+    pub(crate) tables: Vec<Table>,
+}
+
+/// A table of the file.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) entries: Vec<Entry>,
+    /// Counts from 1.
+    pub(crate) line: usize,
 }
 
 /// One key of the file. Its values are texts, as a flag would have them.
@@ -53,21 +64,38 @@ impl ConfigFile {
         // The error's own form shows the line, which may hold a secret.
         let table = DeTable::parse(text)
             .map_err(|error| refused(line_of(error.span().map_or(0, |span| span.start)), error.message()))?;
-        let mut entries = Vec::new();
-        for (key, value) in table.get_ref() {
-            let (key, line) = (key.get_ref().to_string(), line_of(key.span().start));
-            let (values, is_list) =
-                values(value).map_err(|reason| refused(line, &format!("{key} {reason}")))?;
-            entries.push(Entry { key, values, is_list, line });
+        let entries = |table: &DeTable<'_>| -> Result<Vec<Entry>, Failure> {
+            let mut entries = Vec::new();
+            for (key, value) in table {
+                let (key, line) = (key.get_ref().to_string(), line_of(key.span().start));
+                let (values, is_list) =
+                    values(value).map_err(|reason| refused(line, &format!("{key} {reason}")))?;
+                entries.push(Entry { key, values, is_list, line });
+            }
+            // The table is sorted by name; people read from the top.
+            entries.sort_by_key(|entry| entry.line);
+            Ok(entries)
+        };
+        let (mut table, mut tables) = (table.into_inner(), Vec::new());
+        if let Some((key, value)) = table.remove_entry(KEY) {
+            let wrong = || refused(line_of(key.span().start), "models are tables, each under [[models]]");
+            let DeValue::Array(items) = value.get_ref() else { return Err(wrong()) };
+            for item in items {
+                let DeValue::Table(table) = item.get_ref() else { return Err(wrong()) };
+                tables.push(Table { entries: entries(table)?, line: line_of(item.span().start) });
+            }
         }
-        // The table is sorted by name; people read from the top.
-        entries.sort_by_key(|entry| entry.line);
-        Ok(Self { path: path.to_owned(), entries })
+        Ok(Self { path: path.to_owned(), entries: entries(&table)?, tables })
+    }
+
+    /// `FILE:LINE`.
+    pub(crate) fn line(&self, line: usize) -> String {
+        format!("{}:{line}", self.path.display())
     }
 
     /// `FILE:LINE` of an entry.
     pub(crate) fn place(&self, entry: &Entry) -> String {
-        format!("{}:{}", self.path.display(), entry.line)
+        self.line(entry.line)
     }
 
     /// Whether others than its owner may read the file.
@@ -146,6 +174,8 @@ mod tests {
             ("a = 1\na = 2\n", "c.toml:2: "),
             ("token = \"s3cret\nb = 1\n", "c.toml:1: "),
             ("day = 2020-01-01\n", "c.toml:1: day must be"),
+            ("b = 1\nmodels = \"sd15\"\n", "c.toml:2: models are tables"),
+            ("[[models]]\nvae = { a = 1 }\n", "c.toml:2: vae must be a text"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(part) && !error.contains("s3cret"), "{text:?}: {error}");

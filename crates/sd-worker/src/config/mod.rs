@@ -1,11 +1,13 @@
 //! What the worker is told: one TOML file, above it the environment, above that the flags.
 //!
 //! The keys of the file are the long flags of `sd-worker serve`, whichever those are: what the file says and nothing above
-//! it is read as if it stood on the command line, so that one parser checks all three layers and how they fit together.
+//! it is read as if it stood on the command line, so that one parser checks all three layers and how they fit together. Beside
+//! them the file may have tables of models ([`tables`]).
 
 mod file;
 mod print;
 mod reference;
+mod tables;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,7 +16,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 
-use crate::args::{Cli, ServeArgs};
+use crate::args::{self, Cli, ServeArgs};
 use crate::exit::Failure;
 use crate::jobs::args::without_loading;
 use file::{ConfigFile, Entry};
@@ -65,6 +67,8 @@ pub(crate) struct Configured {
 pub(crate) struct Settings {
     pub(crate) file: Option<PathBuf>,
     pub(crate) settings: Vec<Setting>,
+    /// The keys of each `[[models]]`.
+    pub(crate) models: Vec<Vec<Setting>>,
     /// What is not wrong but should be known.
     pub(crate) warnings: Vec<String>,
 }
@@ -94,6 +98,8 @@ pub(crate) enum Form {
 pub(crate) enum Source {
     /// There is none, or the one that is built in.
     Default,
+    /// In a table of a model: that of the worker.
+    Worker,
     /// `FILE:LINE`.
     File(String),
     /// The name of the variable.
@@ -127,7 +133,7 @@ pub(crate) fn load(arguments: &[OsString]) -> Result<Configured, Unusable> {
     let file = ConfigFile::find(named).map_err(Unusable::File)?;
     let keys = keys();
     let entries = match &file {
-        Some(file) => check(file, &keys).map_err(Unusable::File)?,
+        Some(file) => check(file, &file.entries, &keys).map_err(Unusable::File)?,
         None => Vec::new(),
     };
     let above = |id: &str| {
@@ -144,15 +150,40 @@ pub(crate) fn load(arguments: &[OsString]) -> Result<Configured, Unusable> {
             false => arg,
         };
     let command = Cli::command().mut_args(whole).mut_subcommand(name, |command| command.mut_args(whole));
-    let (cli, matches) = command
+    let (mut cli, matches) = command
         .try_get_matches_from(all)
         .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)))
-        .map_err(|error| blame(error, file.as_ref(), &below))?;
+        .map_err(|error| match file.as_ref().filter(|_| !below.is_empty()) {
+            Some(file) => Unusable::File(blame(error, file, &below)),
+            None => Unusable::CommandLine(error),
+        })?;
     let merged = matches.subcommand().map_or(&matches, |(_, merged)| merged);
-    let settings: Vec<Setting> = keys.iter().map(|key| setting(key, merged, file.as_ref(), &below)).collect();
+    let mut settings: Vec<Setting> =
+        keys.iter().map(|key| setting(key, merged, file.as_ref(), &below)).collect();
+    let models = match &file {
+        Some(file) => with_tables(&mut cli, file, merged, &mut settings).map_err(Unusable::File)?,
+        None => Vec::new(),
+    };
     let warnings = file.as_ref().and_then(|file| exposed(file, &settings)).into_iter().collect();
-    let settings = Settings { file: file.map(|file| file.path), settings, warnings };
+    let settings = Settings { file: file.map(|file| file.path), settings, models, warnings };
     Ok(Configured { cli, explicit: explicit(&first), settings })
+}
+
+/// Gives the service the models of the file's tables; the keys of each table.
+fn with_tables(
+    cli: &mut Cli,
+    file: &ConfigFile,
+    given: &ArgMatches,
+    settings: &mut [Setting],
+) -> Result<Vec<Vec<Setting>>, Failure> {
+    let (models, keys) = tables::read(file, given)?;
+    let args = match &mut cli.command {
+        args::Command::Serve(args) => args,
+        args::Command::Config(args) => &mut args.serve,
+        _ => return Ok(keys),
+    };
+    tables::add(models, args, file, given, settings)?;
+    Ok(keys)
 }
 
 /// What environment and command line say. That a flag lacks another beside it is no error yet: the file may have it.
@@ -202,10 +233,14 @@ fn key(arg: &Arg) -> Option<&str> {
 }
 
 /// Finds the flag of each entry. All entries without one are told at once.
-fn check<'a>(file: &'a ConfigFile, keys: &'a [Arg]) -> Result<Vec<(&'a Arg, &'a Entry)>, Failure> {
+fn check<'a>(
+    file: &ConfigFile,
+    entries: &'a [Entry],
+    keys: &'a [Arg],
+) -> Result<Vec<(&'a Arg, &'a Entry)>, Failure> {
     let mut known = Vec::new();
     let mut faults = Vec::new();
-    for entry in &file.entries {
+    for entry in entries {
         let fault = match keys.iter().find(|arg| key(arg) == Some(&entry.key)) {
             None => format!("there is no key `{}`{}", entry.key, suggestion(&entry.key, keys)),
             Some(arg) if entry.is_list && form(arg) != Form::List => {
@@ -241,8 +276,7 @@ fn suggestion(wrong: &str, keys: &[Arg]) -> String {
 }
 
 /// An error that came with the file's values: without them there was none, or one that they may mend.
-fn blame(error: clap::Error, file: Option<&ConfigFile>, below: &[(&Arg, &Entry)]) -> Unusable {
-    let Some(file) = file.filter(|_| !below.is_empty()) else { return Unusable::CommandLine(error) };
+fn blame(error: clap::Error, file: &ConfigFile, below: &[(&Arg, &Entry)]) -> Failure {
     let told = |kind: ContextKind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         _ => None,
@@ -254,10 +288,10 @@ fn blame(error: clap::Error, file: Option<&ConfigFile>, below: &[(&Arg, &Entry)]
         let text = error.to_string();
         let reason = text.strip_prefix("error: ").unwrap_or(&text).split("\n\n").next().unwrap_or_default();
         let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-        return Unusable::File(Failure::refused(format!(
+        return Failure::refused(format!(
             "configuration {} with environment and flags: {reason}",
             file.path.display()
-        )));
+        ));
     };
     let value = if arg.is_hide_env_values_set() { String::new() } else { format!(" `{value}`") };
     let possible: Vec<String> =
@@ -267,11 +301,11 @@ fn blame(error: clap::Error, file: Option<&ConfigFile>, below: &[(&Arg, &Entry)]
         None if !possible.is_empty() => format!(": known are {}", possible.join(", ")),
         None => String::new(),
     };
-    Unusable::File(Failure::refused(format!(
+    Failure::refused(format!(
         "configuration {}: {}:{value} cannot be used{reason}",
         file.place(entry),
         entry.key
-    )))
+    ))
 }
 
 fn setting(arg: &Arg, given: &ArgMatches, file: Option<&ConfigFile>, below: &[(&Arg, &Entry)]) -> Setting {

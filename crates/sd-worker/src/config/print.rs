@@ -23,7 +23,11 @@ pub(crate) fn run(args: &ConfigArgs, settings: &Settings) -> Result<(), Failure>
     }
     let file = settings.file.as_ref().map_or("none".into(), |path| path.display().to_string());
     say(format!("# Configuration file: {file}. The environment stands above it, flags above that."))?;
-    settings.settings.iter().try_for_each(|setting| say(line(setting)))
+    settings.settings.iter().try_for_each(|setting| say(line(setting)))?;
+    settings.models.iter().try_for_each(|table| {
+        say("\n[[models]]")?;
+        table.iter().try_for_each(|setting| say(line(setting)))
+    })
 }
 
 /// One line of TOML. What is not set, and what must not be shown, is a comment.
@@ -32,11 +36,13 @@ fn line(setting: &Setting) -> String {
     let text = match (values.is_empty(), is_secret) {
         (true, _) => format!("# {key} ="),
         (false, true) => format!("# {key} = \"{MASK}\""),
+        (false, false) if setting.source == Source::Worker => format!("# {key} = {}", written(setting)),
         (false, false) => format!("{key} = {}", written(setting)),
     };
     let comment = match &setting.source {
         Source::Default if values.is_empty() => "not set".into(),
         Source::Default => "default".into(),
+        Source::Worker => "the worker's".into(),
         Source::File(place) => place.clone(),
         Source::Environment(name) => name.clone(),
         Source::Flag => format!("--{key}"),
@@ -64,11 +70,14 @@ fn report(settings: &Settings) -> Value {
         };
         let (source, at) = match &setting.source {
             Source::Default => ("default", None),
+            Source::Worker => ("worker", None),
             Source::File(place) => ("file", Some(place)),
             Source::Environment(name) => ("environment", Some(name)),
             Source::Flag => ("flag", None),
         };
         json!({"key": setting.key, "value": value, "source": source, "at": at, "secret": setting.is_secret})
     };
-    json!({"file": settings.file, "settings": settings.settings.iter().map(entry).collect::<Vec<_>>()})
+    let entries = |settings: &[Setting]| -> Vec<Value> { settings.iter().map(entry).collect() };
+    let models: Vec<Vec<Value>> = settings.models.iter().map(|table| entries(table)).collect();
+    json!({"file": settings.file, "settings": entries(&settings.settings), "models": models})
 }

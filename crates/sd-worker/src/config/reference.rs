@@ -2,15 +2,26 @@
 
 use clap::Arg;
 
-use super::{Form, form, key, keys};
+use super::{Form, form, key, keys, tables};
 use crate::reload;
 
-/// All keys as a Markdown table, one row each.
+/// All keys as Markdown tables, one row each.
 pub(crate) fn table() -> String {
     let mut keys = keys();
     keys.sort_by(|a, b| key(a).cmp(&key(b)));
     let rows: Vec<String> = keys.iter().map(row).collect();
-    format!("| key | value | default | what it is |\n|---|---|---|---|\n{}", rows.join("\n"))
+    let of_models: Vec<String> = tables::keys().iter().map(row_of_models).collect();
+    format!(
+        "| key | value | default | what it is |\n|---|---|---|---|\n{}\n\n\
+         Keys of each `[[models]]`:\n\n| key | value | where a table does not say it |\n|---|---|---|\n{}",
+        rows.join("\n"),
+        of_models.join("\n")
+    )
+}
+
+fn row_of_models(arg: &Arg) -> String {
+    let key = key(arg).unwrap_or_default();
+    format!("| `{key}` | {} | {} |", escaped(&value(arg)), tables::otherwise(key))
 }
 
 fn row(arg: &Arg) -> String {
