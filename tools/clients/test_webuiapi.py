@@ -1,6 +1,7 @@
 """A client of A1111's web UI against the worker."""
 
 import json
+import pathlib
 import threading
 import time
 
@@ -175,6 +176,49 @@ class WebUi(WorkerTestCase):
         with api.session, self.assertRaises(RuntimeError) as caught:
             api.txt2img(prompt=PROMPT)
         self.assertEqual(caught.exception.args[0], 401)
+
+
+class WebUiWithOtherNetworks(WorkerTestCase):
+    network = pathlib.Path(__file__).parents[2] / "fixtures/upscalers/basic_4x.safetensors"
+    # The demonstration model takes over from itself.
+    arguments = ["--upscaler", str(network), "--refiner", "demo"]
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.api = webuiapi.WebUIApi(baseurl=cls.address + "/sdapi/v1", username="me", password=TOKEN)
+        cls.addClassCleanup(cls.api.session.close)
+
+    def test_a_picture_is_enlarged(self):
+        picture = Image.new("RGB", (24, 16), (200, 30, 30))
+        self.assertIn("Network", [entry["name"] for entry in self.api.get_upscalers()])
+        for arguments, size in [
+            ({"upscaler_1": "Network"}, (48, 32)),
+            ({"upscaler_1": "basic_4x", "upscaling_resize": 4}, (96, 64)),
+            ({"upscaler_1": "Network", "resize_mode": 1, "upscaling_resize_w": 72, "upscaling_resize_h": 48}, (72, 48)),
+        ]:
+            with self.subTest(arguments):
+                self.assertEqual(self.api.extra_single_image(picture, **arguments).image.size, size)
+        for arguments, status in [({"upscaler_1": "other"}, 404), ({}, 400), ({"upscaler_1": "Network", "gfpgan_visibility": 1}, 400)]:
+            with self.subTest(arguments), self.assertRaises(RuntimeError) as caught:
+                self.api.extra_single_image(picture, **arguments)
+            self.assertEqual(caught.exception.args[0], status, caught.exception.args[1])
+
+    def test_a_refiner_takes_over(self):
+        # The client has no arguments for it.
+        body = {"prompt": PROMPT, "seed": 7, "steps": 6, "width": 64, "height": 64, "sampler_name": "Euler"}
+        refined = {"refiner_checkpoint": "demo.safetensors [0123456789]", "refiner_switch_at": 0.5}
+
+        def drawn(body):
+            answer = self.api.session.post(self.api.baseurl + "/txt2img", json=body).json()
+            job = json.loads(answer["info"])["job_id"]
+            return answer["images"][0], json.loads(self.fetch(f"/v1/jobs/{job}"))["parameters"]
+
+        _, told = drawn(body | refined)
+        self.assertEqual(told["refiner"], {"start": 0.5})
+        self.assertNotIn("refiner", drawn(body)[1])
+        other = self.api.session.post(self.api.baseurl + "/txt2img", json=body | refined | {"refiner_checkpoint": "xl"})
+        self.assertEqual((other.status_code, other.json()["fields"][0]["field"]), (400, "refiner_checkpoint"))
 
 
 class WebUiSwitchedOff(WorkerTestCase):

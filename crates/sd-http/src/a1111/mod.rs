@@ -8,6 +8,7 @@ mod answer;
 mod auth;
 mod controlnet;
 mod echo;
+mod extras;
 mod generate;
 mod hires;
 mod img2img;
@@ -18,6 +19,7 @@ mod payload;
 mod png_info;
 mod progress;
 mod prompt;
+mod refiner;
 mod request;
 mod settings;
 mod state;
@@ -44,6 +46,7 @@ pub(crate) const PREFIX: &str = "/sdapi/";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     Generate(request::Kind),
+    Enlarge,
     PngInfo,
     Interrupt,
     Options,
@@ -58,6 +61,7 @@ impl Call {
         Some(match name {
             "txt2img" => Self::Generate(request::Kind::Txt2Img),
             "img2img" => Self::Generate(request::Kind::Img2Img),
+            "extra-single-image" => Self::Enlarge,
             "png-info" => Self::PngInfo,
             "interrupt" | "skip" => Self::Interrupt,
             "options" => Self::Options,
@@ -69,7 +73,7 @@ impl Call {
 
     pub(crate) fn allowed(self) -> &'static str {
         match self {
-            Self::Generate(_) | Self::PngInfo | Self::Interrupt | Self::Refresh => "POST",
+            Self::Generate(_) | Self::Enlarge | Self::PngInfo | Self::Interrupt | Self::Refresh => "POST",
             Self::Options => "GET, HEAD, POST",
             Self::Progress | Self::List(_) => "GET, HEAD",
         }
@@ -90,6 +94,10 @@ where
         Call::Generate(kind) => {
             let body = upload(api, request).await?;
             generate::handle(api, kind, caller, body).await
+        }
+        Call::Enlarge => {
+            let body = upload(api, request).await?;
+            extras::handle(api, caller, body).await
         }
         Call::PngInfo => {
             let body = upload(api, request).await?;

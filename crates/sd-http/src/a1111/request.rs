@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::payload::{Payload, says_nothing};
 use super::settings::Settings;
-use super::{controlnet, echo, hires, img2img, names, prompt};
+use super::{controlnet, echo, hires, img2img, names, prompt, refiner};
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,7 @@ pub(crate) fn translate(
         Kind::Img2Img => img2img::translate(&mut payload),
     }
     controlnet::translate(&mut payload);
+    refiner::translate(&mut payload, model);
     beyond(&mut payload);
     preview(&mut payload, &settings, model);
     let send_images = payload.flag("send_images").unwrap_or(true);
@@ -93,6 +94,8 @@ pub(crate) fn their_name(ours: &str) -> Option<String> {
         "hires.scale" => "hr_scale",
         "hires.steps" => "hr_second_pass_steps",
         "hires.upscaler" => "hr_upscaler",
+        "refiner" => "refiner_checkpoint",
+        "refiner.start" => "refiner_switch_at",
         other if other.starts_with("loras") => "prompt",
         other => return other.strip_prefix("control").map(controlnet::their_name),
     };
@@ -223,12 +226,11 @@ fn beyond(payload: &mut Payload<'_>) {
     payload.only("s_churn", zero, "is possible as 0 only");
     payload.only("s_noise", one, "is possible as 1 only");
     payload.only("s_min_uncond", zero, "is possible as 0 only");
-    payload.only("refiner_checkpoint", says_nothing, "is possible as null only: there is no refiner");
     payload.only("infotext", says_nothing, "is possible as null only: send its fields");
     payload.only("disable_extra_networks", off, "is possible as false only");
     payload.only("firstpass_image", says_nothing, "is possible as null only");
     // They count together with what is refused above, or say what a caller's own settings are.
-    for name in ["subseed", "s_tmax", "s_tmin", "script_args", "refiner_switch_at"] {
+    for name in ["subseed", "s_tmax", "s_tmin", "script_args"] {
         payload.take(name);
     }
     let no = |value: &Value| says_nothing(value) || off(value);

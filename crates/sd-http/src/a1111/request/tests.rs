@@ -183,7 +183,7 @@ fn what_would_be_another_picture_is_refused_by_its_name() {
         (json!({"styles": ["oil"]}), "styles"),
         (json!({"script_name": "x/y/z plot"}), "script_name"),
         (json!({"s_churn": 4}), "s_churn"),
-        (json!({"refiner_checkpoint": "xl"}), "refiner_checkpoint"),
+        (json!({"refiner_checkpoint": "xl", "refiner_switch_at": 0.8}), "refiner_checkpoint"),
         (json!({"override_settings": {"sd_vae": "x.pt"}}), "override_settings.sd_vae"),
         (json!({"override_settings": 7}), "override_settings"),
         (json!({"batch_size": 0}), "batch_size"),
@@ -234,6 +234,38 @@ fn what_changes_no_picture_is_ignored_and_told() {
     );
     let masked = json!({"prompt": "x", "init_images": [picture()], "mask": picture()});
     assert_eq!(means(Kind::Img2Img, &masked).1, ["inpainting_fill"]);
+}
+
+/// The model's refiner, by the names that clients of the web UI have for a checkpoint.
+#[test]
+fn the_refiner_that_is_loaded_takes_over_and_no_other() {
+    let model = ModelCapabilities { refiner: Some("xl-refiner".into()), ..model() };
+    let told = |more: Value| {
+        let body = with(json!({"prompt": "x"}), &more);
+        let (parsed, _) = translate(Kind::Txt2Img, &fields(&body), Settings::default(), Some(&model));
+        let faults: Vec<String> = parsed.faults.into_iter().map(|fault| fault.field).collect();
+        let refiner = parsed.operation.and_then(|operation| operation.common().unwrap().refiner);
+        (refiner.map(|refiner| refiner.start), faults)
+    };
+    for name in ["xl-refiner", "xl-refiner.safetensors", "xl-refiner.safetensors [7440042bbd]"] {
+        let sent = json!({"refiner_checkpoint": name, "refiner_switch_at": 0.6});
+        assert_eq!(told(sent), (Some(0.6), vec![]), "{name}");
+    }
+    for sent in [
+        json!({"refiner_switch_at": 0.6}),
+        json!({"refiner_checkpoint": "None", "refiner_switch_at": 0.6}),
+        json!({"refiner_checkpoint": "xl-refiner", "refiner_switch_at": 1}),
+    ] {
+        assert_eq!(told(sent.clone()), (None, vec![]), "{sent}");
+    }
+    for (sent, field) in [
+        (json!({"refiner_checkpoint": "other", "refiner_switch_at": 0.6}), "refiner_checkpoint"),
+        (json!({"refiner_checkpoint": "xl-refiner"}), "refiner_switch_at"),
+        (json!({"refiner_checkpoint": "xl-refiner", "refiner_switch_at": "late"}), "refiner_switch_at"),
+        (json!({"refiner_checkpoint": "xl-refiner", "refiner_switch_at": 0}), "refiner.start"),
+    ] {
+        assert_eq!(told(sent.clone()).1, [field], "{sent}");
+    }
 }
 
 /// Nothing that the web UI knows is taken for an unknown field, which would be ignored.
