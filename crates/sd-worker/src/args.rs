@@ -495,6 +495,9 @@ pub(crate) struct BenchArgs {
     /// Measure instead how long requests to /health and /v1/jobs take while pictures are made, each so often.
     #[arg(long, env = "SD_WORKER_LATENCY", value_name = "REQUESTS", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) latency: Option<u16>,
+    /// For --latency: an empty directory that keeps the jobs meanwhile [default: they are kept in memory].
+    #[arg(long, env = "SD_WORKER_DATA_DIR", value_name = "DIRECTORY")]
+    pub(crate) data_dir: Option<PathBuf>,
     /// Steps of the part `picture`.
     #[arg(long, env = "SD_WORKER_STEPS", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) steps: u16,

@@ -89,7 +89,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
 
     if let Some(requests) = args.latency {
         let size = args.size.unwrap_or(pipeline.info().default_width);
-        return latency::run(pipeline, &name, size as u32, requests.into());
+        let registry = latency::registry(args.data_dir.as_deref())?;
+        return latency::run(pipeline, &name, size as u32, requests.into(), registry);
     }
     let report = measure(&pipeline, args, name, load)?;
     if args.json {

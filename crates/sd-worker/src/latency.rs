@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use operations_contract::{Common, ImageGeneration, JobId, Operation};
-use sd_engine::{JobRegistry, JobRouter, SubmitError};
+use sd_engine::{JobRegistry, JobRouter, Retention, Store, SubmitError};
 use sd_http::{Api, ApiConfig, Server, ServerConfig};
 use sd_inference::Pipeline;
 use tokio::sync::oneshot;
@@ -24,11 +25,30 @@ const WAITING: usize = 8;
 /// Steps of a job: the most, so that steps are what is measured.
 const STEPS: u32 = 150;
 
-/// Serves `pipeline` on a free port, asks each route `requests` times while nothing runs, and again while pictures of
-/// `size` are made.
-pub(crate) fn run(pipeline: Pipeline, name: &str, size: u32, requests: usize) -> Result<(), Failure> {
+/// How often it is changed between nothing that runs and pictures that are made: what else the machine does shall fall on
+/// both.
+const TURNS: usize = 5;
+
+/// Where the jobs are kept.
+pub(crate) fn registry(data_dir: Option<&Path>) -> Result<JobRegistry, Failure> {
+    let store = match data_dir {
+        Some(dir) => Store::open(dir).map_err(Failure::refused)?,
+        None => Store::in_memory().map_err(Failure::failed)?,
+    };
+    JobRegistry::new(store, Retention::default()).map_err(Failure::failed)
+}
+
+/// Serves `pipeline` on a free port and asks each route `requests` times while nothing runs, and as often while pictures
+/// of `size` are made.
+pub(crate) fn run(
+    pipeline: Pipeline,
+    name: &str,
+    size: u32,
+    requests: usize,
+    registry: JobRegistry,
+) -> Result<(), Failure> {
     let runtime = serve::runtime()?;
-    let worker = Worker::new(WAITING, JobRegistry::in_memory().map_err(Failure::failed)?);
+    let worker = Worker::new(WAITING, registry);
     let (router, models) = (worker.router.clone(), worker.models.clone());
     let engine = worker.start(pipeline, Vec::new(), std::collections::BTreeMap::new(), name)?;
     let (stop, stopped) = oneshot::channel::<()>();
@@ -44,8 +64,14 @@ pub(crate) fn run(pipeline: Pipeline, name: &str, size: u32, requests: usize) ->
     }));
 
     say(format!("requests, each route {requests} times, while a picture of {size}x{size} is made:"))?;
-    let idle = ask(address, requests)?;
-    let busy = while_busy(&router, size, || ask(address, requests))??;
+    let (mut idle, mut busy) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let share = requests.div_ceil(TURNS);
+    for _ in 0..TURNS {
+        let mut activity = router.activity();
+        runtime.block_on(activity.wait_for(|jobs| *jobs == 0)).map_err(Failure::failed)?;
+        add(&mut idle, ask(address, share)?);
+        add(&mut busy, while_busy(&router, size, || ask(address, share))??);
+    }
     for (route, (idle, busy)) in ROUTES.iter().zip(idle.iter().zip(&busy)) {
         say(format!("  {route:<10} idle {}", shares(idle)))?;
         say(format!("  {route:<10} busy {}", shares(busy)))?;
@@ -54,6 +80,12 @@ pub(crate) fn run(pipeline: Pipeline, name: &str, size: u32, requests: usize) ->
     let _ = stop.send(());
     runtime.block_on(serving).map_err(Failure::failed)?;
     engine.join().map_err(Failure::failed)
+}
+
+fn add(to: &mut [Vec<Duration>; 2], times: [Vec<Duration>; 2]) {
+    for (to, times) in to.iter_mut().zip(times) {
+        to.extend(times);
+    }
 }
 
 /// Runs `measure` while the queue is never empty. Its jobs are cancelled at the end.
