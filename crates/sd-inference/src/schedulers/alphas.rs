@@ -1,12 +1,9 @@
 //! What the samplers share that keep the sample variance preserving and step by shares of signal.
 
-use candle_core::Tensor;
-
 use super::betas::some_signal;
 use super::plan::Plan;
-use super::prediction::scaled;
 use super::tables::{self, sigma_of};
-use super::{FinalSigmas, PredictionType, Result};
+use super::{FinalSigmas, PredictionType};
 
 /// Where the UNet is asked, and the share of signal in the squared sample there.
 pub(super) struct Visits {
@@ -38,12 +35,6 @@ impl Visits {
     /// The noise level of each visit as a ratio to the signal, and `last`, the share of signal at the end.
     pub(super) fn sigmas(&self, last: f32) -> Vec<f32> {
         self.alphas.iter().map(|alpha| sigma_of(some_signal(*alpha))).chain([sigma_of(last)]).collect()
-    }
-
-    /// A clean sample with as much noise as there is at this visit.
-    pub(super) fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
-        let alpha = self.alphas[step];
-        Ok((scaled(original, alpha.sqrt())? + scaled(noise, (1.0 - alpha).sqrt())?)?)
     }
 }
 

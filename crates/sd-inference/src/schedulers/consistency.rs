@@ -5,8 +5,9 @@ use candle_core::Tensor;
 use super::alphas::{Visits, factors, signal};
 use super::plan::Plan;
 use super::prediction::{Clip, clean_sample, epsilon, scaled};
+use super::space::{PreservingSpace, Space};
 use super::tables::value_at;
-use super::{Position, PredictionType, Result, Sampler, Schedule, Scheduler, SchedulerConfig};
+use super::{Result, Sampler, Schedule, Scheduler, SchedulerConfig};
 use crate::rng::NoiseSource;
 
 /// Steps of the solver that the model was distilled from, where the configuration gives none.
@@ -30,24 +31,21 @@ fn visits(config: &SchedulerConfig, plan: &Plan) -> Visits {
 
 /// diffusers' `LCMScheduler` (Luo et al. 2023): to the clean sample and back up to the next level with fresh noise.
 pub(super) struct Lcm {
-    visits: Visits,
-    sigmas: Vec<f32>,
-    prediction: PredictionType,
+    space: PreservingSpace,
+    /// The share of signal at each visit.
+    alphas: Vec<f32>,
     clip: Clip,
     timestep_scaling: f32,
-    position: Position,
 }
 
 impl Lcm {
     pub(super) fn new(config: &SchedulerConfig, plan: &Plan) -> Self {
         let visits = visits(config, plan);
         Self {
-            sigmas: visits.sigmas(1.0),
-            prediction: plan.prediction,
+            space: PreservingSpace::of_visits(&visits, 1.0, plan.prediction),
             clip: Clip::new(config, false),
             timestep_scaling: config.timestep_scaling.unwrap_or(10.0) as f32,
-            position: Position::new(plan.steps),
-            visits,
+            alphas: visits.alphas,
         }
     }
 }
@@ -57,25 +55,8 @@ impl Scheduler for Lcm {
         Sampler::Lcm
     }
 
-    fn prediction(&self) -> PredictionType {
-        self.prediction
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        &self.visits.timesteps
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        &self.sigmas
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        Ok(sample.clone())
+    fn space(&self) -> &dyn Space {
+        &self.space
     }
 
     /// Noise is drawn at every step but the last.
@@ -86,14 +67,14 @@ impl Scheduler for Lcm {
         sample: &Tensor,
         noise: &mut dyn NoiseSource,
     ) -> Result<Tensor> {
-        self.position.check_turn(step)?;
-        let clean = clean_sample(self.prediction, model_output, sample, factors(self.visits.alphas[step]))?;
+        self.space.position.check_turn(step)?;
+        let clean = clean_sample(self.space.prediction, model_output, sample, factors(self.alphas[step]))?;
         let clean = self.clip.apply(clean)?;
-        let time = self.visits.timesteps[step] as f32 * self.timestep_scaling;
+        let time = self.space.levels.timesteps[step] as f32 * self.timestep_scaling;
         let square = time * time + SIGMA_DATA * SIGMA_DATA;
         let (of_sample, of_clean) = (SIGMA_DATA * SIGMA_DATA / square, time / square.sqrt());
         let denoised = (scaled(&clean, of_clean)? + scaled(sample, of_sample)?)?;
-        let next = match self.visits.alphas.get(step + 1) {
+        let next = match self.alphas.get(step + 1) {
             Some(alpha) => {
                 let (signal, spread) = factors(*alpha);
                 let fresh = noise.randn(sample.dims(), sample.device())?;
@@ -101,26 +82,20 @@ impl Scheduler for Lcm {
             }
             None => denoised,
         };
-        self.position.advance(step);
+        self.space.position.advance(step);
         Ok(next)
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        self.visits.add_noise(original, noise, step)
     }
 }
 
 /// diffusers' `TCDScheduler` (Zheng et al. 2024): below the next level, as far as eta (the paper's gamma) says, and back
 /// up to it with fresh noise.
 pub(super) struct Tcd {
-    visits: Visits,
-    sigmas: Vec<f32>,
+    space: PreservingSpace,
+    /// The share of signal at each visit.
+    alphas: Vec<f32>,
     /// The share of signal after each step, and below it, before noise is added.
     after: Vec<(f32, f32)>,
-    prediction: PredictionType,
     eta: f32,
-    position: Position,
 }
 
 impl Tcd {
@@ -136,11 +111,9 @@ impl Tcd {
         let mut after: Vec<(f32, f32)> = next.map(|(t, alpha)| (*alpha, below(*t).max(*alpha))).collect();
         after.push((plan.alphas_cumprod[0], plan.alphas_cumprod[0]));
         Self {
-            sigmas: visits.sigmas(plan.alphas_cumprod[0]),
-            prediction: plan.prediction,
+            space: PreservingSpace::of_visits(&visits, plan.alphas_cumprod[0], plan.prediction),
             eta,
-            position: Position::new(plan.steps),
-            visits,
+            alphas: visits.alphas,
             after,
         }
     }
@@ -151,25 +124,8 @@ impl Scheduler for Tcd {
         Sampler::Tcd
     }
 
-    fn prediction(&self) -> PredictionType {
-        self.prediction
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        &self.visits.timesteps
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        &self.sigmas
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        Ok(sample.clone())
+    fn space(&self) -> &dyn Space {
+        &self.space
     }
 
     /// Noise is drawn at every step but the last if eta is above 0, and else never.
@@ -180,24 +136,19 @@ impl Scheduler for Tcd {
         sample: &Tensor,
         noise: &mut dyn NoiseSource,
     ) -> Result<Tensor> {
-        self.position.check_turn(step)?;
-        let level = factors(self.visits.alphas[step]);
-        let clean = clean_sample(self.prediction, model_output, sample, level)?;
-        let epsilon = epsilon(self.prediction, model_output, sample, level)?;
+        self.space.position.check_turn(step)?;
+        let level = factors(self.alphas[step]);
+        let clean = clean_sample(self.space.prediction, model_output, sample, level)?;
+        let epsilon = epsilon(self.space.prediction, model_output, sample, level)?;
         let (after, below) = self.after[step];
         let (signal, spread) = factors(below);
         let mut next = (scaled(&clean, signal)? + scaled(&epsilon, spread)?)?;
-        if self.eta > 0.0 && step + 1 < self.visits.timesteps.len() {
+        if self.eta > 0.0 && step + 1 < self.space.levels.timesteps.len() {
             let (kept, added) = factors(after / below);
             let fresh = noise.randn(sample.dims(), sample.device())?;
             next = (scaled(&next, kept)? + scaled(&fresh, added)?)?;
         }
-        self.position.advance(step);
+        self.space.position.advance(step);
         Ok(next)
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        self.visits.add_noise(original, noise, step)
     }
 }

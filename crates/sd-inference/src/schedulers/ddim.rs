@@ -5,7 +5,8 @@ use candle_core::Tensor;
 use super::alphas::{Visits, factors, signal};
 use super::plan::Plan;
 use super::prediction::{Clip, clean_sample, epsilon, scaled};
-use super::{Position, PredictionType, Result, Sampler, Schedule, Scheduler, SchedulerConfig};
+use super::space::{PreservingSpace, Space};
+use super::{Result, Sampler, Schedule, Scheduler, SchedulerConfig};
 use crate::rng::NoiseSource;
 
 /// diffusers' `DDIMScheduler` (Song et al. 2020, equations 12 and 16).
@@ -14,14 +15,13 @@ use crate::rng::NoiseSource;
 /// the reference. Another schedule than normal, which the reference does not have here, visits its levels by their
 /// share of signal.
 pub(super) struct Ddim {
-    visits: Visits,
-    sigmas: Vec<f32>,
+    space: PreservingSpace,
+    /// The share of signal at each visit.
+    alphas: Vec<f32>,
     /// The share of signal after each step.
     after: Vec<f32>,
-    prediction: PredictionType,
     clip: Clip,
     eta: f32,
-    position: Position,
 }
 
 impl Ddim {
@@ -43,12 +43,10 @@ impl Ddim {
             }
         };
         Self {
-            sigmas: visits.sigmas(after.last().copied().unwrap_or(1.0)),
-            prediction: plan.prediction,
+            space: PreservingSpace::of_visits(&visits, after.last().copied().unwrap_or(1.0), plan.prediction),
             clip: Clip::new(config, true),
             eta: plan.eta as f32,
-            position: Position::new(plan.steps),
-            visits,
+            alphas: visits.alphas,
             after,
         }
     }
@@ -59,25 +57,8 @@ impl Scheduler for Ddim {
         Sampler::Ddim
     }
 
-    fn prediction(&self) -> PredictionType {
-        self.prediction
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        &self.visits.timesteps
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        &self.sigmas
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        Ok(sample.clone())
+    fn space(&self) -> &dyn Space {
+        &self.space
     }
 
     /// Noise is drawn at every step if eta is above 0, and else never.
@@ -88,11 +69,11 @@ impl Scheduler for Ddim {
         sample: &Tensor,
         noise: &mut dyn NoiseSource,
     ) -> Result<Tensor> {
-        self.position.check_turn(step)?;
-        let (alpha, alpha_next) = (self.visits.alphas[step], self.after[step]);
+        self.space.position.check_turn(step)?;
+        let (alpha, alpha_next) = (self.alphas[step], self.after[step]);
         let level = factors(alpha);
-        let clean = self.clip.apply(clean_sample(self.prediction, model_output, sample, level)?)?;
-        let epsilon = epsilon(self.prediction, model_output, sample, level)?;
+        let clean = self.clip.apply(clean_sample(self.space.prediction, model_output, sample, level)?)?;
+        let epsilon = epsilon(self.space.prediction, model_output, sample, level)?;
 
         let variance = (1.0 - alpha_next) / (1.0 - alpha) * (1.0 - alpha / alpha_next);
         let deviation = self.eta * variance.max(0.0).sqrt();
@@ -102,12 +83,7 @@ impl Scheduler for Ddim {
             let fresh = noise.randn(sample.dims(), sample.device())?;
             next = (next + scaled(&fresh, deviation)?)?;
         }
-        self.position.advance(step);
+        self.space.position.advance(step);
         Ok(next)
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        self.visits.add_noise(original, noise, step)
     }
 }

@@ -5,9 +5,8 @@ use candle_core::Tensor;
 use super::alphas::{Visits, factors};
 use super::plan::Plan;
 use super::prediction::{Clip, clean_sample, scaled};
-use super::{
-    Position, PredictionType, Result, Sampler, Schedule, Scheduler, SchedulerConfig, SchedulerError,
-};
+use super::space::{PreservingSpace, Space};
+use super::{Result, Sampler, Schedule, Scheduler, SchedulerConfig, SchedulerError};
 use crate::rng::NoiseSource;
 
 /// The least variance, as in the reference.
@@ -15,13 +14,12 @@ const LEAST_VARIANCE: f32 = 1e-20;
 
 /// diffusers' `DDPMScheduler` (Ho et al. 2020, equations 6 and 7) with a fixed variance.
 pub(super) struct Ddpm {
-    visits: Visits,
-    sigmas: Vec<f32>,
-    prediction: PredictionType,
+    space: PreservingSpace,
+    /// The share of signal at each visit.
+    alphas: Vec<f32>,
     clip: Clip,
     /// Whether the variance is that of the forward step, the upper bound, instead of the posterior's.
     large: bool,
-    position: Position,
 }
 
 impl Ddpm {
@@ -44,12 +42,10 @@ impl Ddpm {
             _ => Visits::of_schedule(plan),
         };
         Ok(Self {
-            sigmas: visits.sigmas(1.0),
-            prediction: plan.prediction,
+            space: PreservingSpace::of_visits(&visits, 1.0, plan.prediction),
             clip: Clip::new(config, true),
             large,
-            position: Position::new(plan.steps),
-            visits,
+            alphas: visits.alphas,
         })
     }
 }
@@ -59,25 +55,8 @@ impl Scheduler for Ddpm {
         Sampler::Ddpm
     }
 
-    fn prediction(&self) -> PredictionType {
-        self.prediction
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        &self.visits.timesteps
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        &self.sigmas
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        Ok(sample.clone())
+    fn space(&self) -> &dyn Space {
+        &self.space
     }
 
     /// Noise is drawn at every step but at timestep 0.
@@ -88,10 +67,10 @@ impl Scheduler for Ddpm {
         sample: &Tensor,
         noise: &mut dyn NoiseSource,
     ) -> Result<Tensor> {
-        self.position.check_turn(step)?;
-        let alpha = self.visits.alphas[step];
-        let alpha_next = self.visits.alphas.get(step + 1).copied().unwrap_or(1.0);
-        let clean = clean_sample(self.prediction, model_output, sample, factors(alpha))?;
+        self.space.position.check_turn(step)?;
+        let alpha = self.alphas[step];
+        let alpha_next = self.alphas.get(step + 1).copied().unwrap_or(1.0);
+        let clean = clean_sample(self.space.prediction, model_output, sample, factors(alpha))?;
         let clean = self.clip.apply(clean)?;
 
         // The share of signal that this step alone leaves, forwards.
@@ -100,18 +79,13 @@ impl Scheduler for Ddpm {
         let of_clean = alpha_next.sqrt() * (1.0 - kept) / spread;
         let of_sample = kept.sqrt() * spread_next / spread;
         let mut next = (scaled(&clean, of_clean)? + scaled(sample, of_sample)?)?;
-        if self.visits.timesteps[step] > 0.0 {
+        if self.space.levels.timesteps[step] > 0.0 {
             let posterior = spread_next / spread * (1.0 - kept);
             let variance = if self.large { 1.0 - kept } else { posterior.max(LEAST_VARIANCE) };
             let fresh = noise.randn(sample.dims(), sample.device())?;
             next = (next + scaled(&fresh, variance.sqrt())?)?;
         }
-        self.position.advance(step);
+        self.space.position.advance(step);
         Ok(next)
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        self.visits.add_noise(original, noise, step)
     }
 }

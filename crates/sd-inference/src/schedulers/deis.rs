@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use candle_core::Tensor;
 
-use super::plan::{Levels, Plan};
+use super::plan::Plan;
 use super::prediction::{Thresholding, alpha_sigma, clean_sample, divided, scaled};
-use super::{Position, PredictionType, Result, Sampler, Scheduler, SchedulerConfig, SchedulerError};
+use super::space::{PreservingSpace, Space};
+use super::{Result, Sampler, Scheduler, SchedulerConfig, SchedulerError};
 use crate::rng::NoiseSource;
 
 /// Below this many steps the last ones are of lower order.
@@ -17,14 +18,12 @@ const FEW_STEPS: usize = 15;
 ///
 /// As in the reference a run ends at the lowest level of the training and not at none.
 pub(super) struct Deis {
-    levels: Levels,
-    prediction: PredictionType,
+    space: PreservingSpace,
     thresholding: Option<Thresholding>,
     order: usize,
     lower_order_final: bool,
     /// The noise that was found in the last steps, newest first.
     noises: VecDeque<Tensor>,
-    position: Position,
 }
 
 impl Deis {
@@ -38,27 +37,25 @@ impl Deis {
             });
         }
         Ok(Self {
-            levels: plan.levels_multistep(),
-            prediction: plan.prediction,
+            space: PreservingSpace::of_levels(plan.levels_multistep(), plan.prediction),
             thresholding: Thresholding::of(config),
             order,
             lower_order_final: config.lower_order_final.unwrap_or(true) && plan.steps < FEW_STEPS,
             noises: VecDeque::new(),
-            position: Position::new(plan.steps),
         })
     }
 
     /// The order of this step: what is remembered limits it, and so does the end of a short run.
     fn order_of(&self, step: usize) -> usize {
-        let left = self.position.steps - 1 - step;
+        let left = self.space.position.steps - 1 - step;
         let limit = if self.lower_order_final { left + 1 } else { self.order };
         limit.min(self.order).min(self.noises.len())
     }
 
     /// The weight of each of the last `order` noises, newest first.
     fn weights(&self, step: usize, order: usize) -> Vec<f32> {
-        let level = |back: usize| f64::from(self.levels.sigmas[step - back]);
-        let (from, to) = (level(0), f64::from(self.levels.sigmas[step + 1]));
+        let level = |back: usize| f64::from(self.space.levels.sigmas[step - back]);
+        let (from, to) = (level(0), f64::from(self.space.levels.sigmas[step + 1]));
         let knots: Vec<f64> = (0..order).map(|back| level(back).ln()).collect();
         let weight = |of: usize| {
             let others: Vec<f64> =
@@ -85,25 +82,8 @@ impl Scheduler for Deis {
         Sampler::Deis
     }
 
-    fn prediction(&self) -> PredictionType {
-        self.prediction
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        &self.levels.timesteps
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        &self.levels.sigmas
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        Ok(sample.clone())
+    fn space(&self) -> &dyn Space {
+        &self.space
     }
 
     fn step(
@@ -113,9 +93,9 @@ impl Scheduler for Deis {
         sample: &Tensor,
         _noise: &mut dyn NoiseSource,
     ) -> Result<Tensor> {
-        self.position.check_turn(step)?;
-        let (alpha, sigma) = alpha_sigma(self.levels.sigmas[step]);
-        let mut clean = clean_sample(self.prediction, model_output, sample, (alpha, sigma))?;
+        self.space.position.check_turn(step)?;
+        let (alpha, sigma) = alpha_sigma(self.space.levels.sigmas[step]);
+        let mut clean = clean_sample(self.space.prediction, model_output, sample, (alpha, sigma))?;
         if let Some(thresholding) = &self.thresholding {
             clean = thresholding.apply(&clean)?;
         }
@@ -127,15 +107,9 @@ impl Scheduler for Deis {
         for (weight, noise) in self.weights(step, order).into_iter().zip(&self.noises) {
             next = (next + scaled(noise, weight)?)?;
         }
-        self.position.advance(step);
-        let (alpha_next, _) = alpha_sigma(self.levels.sigmas[step + 1]);
+        self.space.position.advance(step);
+        let (alpha_next, _) = alpha_sigma(self.space.levels.sigmas[step + 1]);
         scaled(&next, alpha_next)
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        let (alpha, sigma) = alpha_sigma(self.levels.sigmas[step]);
-        Ok((scaled(original, alpha)? + scaled(noise, sigma)?)?)
     }
 }
 

@@ -5,12 +5,10 @@ use std::collections::VecDeque;
 use candle_core::Tensor;
 
 use super::defaults::DPM_MULTISTEP;
-use super::plan::{Levels, Plan};
+use super::plan::Plan;
 use super::prediction::{Thresholding, alpha_sigma, clean_sample, lambda, scaled};
-use super::{
-    FinalSigmas, Position, PredictionType, Result, Sampler, Scheduler, SchedulerConfig, SchedulerError,
-    SchedulerOptions,
-};
+use super::space::{PreservingSpace, Space};
+use super::{FinalSigmas, Result, Sampler, Scheduler, SchedulerConfig, SchedulerError, SchedulerOptions};
 use crate::rng::NoiseSource;
 
 /// Below this many steps the last ones are of lower order.
@@ -21,8 +19,7 @@ const FEW_STEPS: usize = 15;
 /// A request that names `dpmpp_2m` or `dpmpp_2m_sde` gets the solver of second order whatever the model's configuration
 /// says; a model whose own class it is gets the algorithm and order that it asks for.
 pub(super) struct DpmMultistep {
-    levels: Levels,
-    prediction: PredictionType,
+    space: PreservingSpace,
     thresholding: Option<Thresholding>,
     stochastic: bool,
     heun: bool,
@@ -31,7 +28,6 @@ pub(super) struct DpmMultistep {
     first_order_last: bool,
     /// Clean samples of the last steps, newest first.
     clean: VecDeque<Tensor>,
-    position: Position,
 }
 
 impl DpmMultistep {
@@ -60,8 +56,7 @@ impl DpmMultistep {
         }
         let lower_order_final = config.lower_order_final.unwrap_or(true);
         Ok(Self {
-            levels: plan.levels_multistep(),
-            prediction: plan.prediction,
+            space: PreservingSpace::of_levels(plan.levels_multistep(), plan.prediction),
             thresholding: Thresholding::of(config),
             stochastic,
             heun: is_heun(config)?,
@@ -71,13 +66,12 @@ impl DpmMultistep {
                 || lower_order_final && plan.steps < FEW_STEPS
                 || plan.final_sigmas == FinalSigmas::Zero,
             clean: VecDeque::new(),
-            position: Position::new(plan.steps),
         })
     }
 
     /// The order of this step: what is remembered limits it, and so does the end of the run.
     fn order_of(&self, step: usize) -> usize {
-        let left = self.position.steps - 1 - step;
+        let left = self.space.position.steps - 1 - step;
         let limit = match left {
             0 if self.first_order_last => 1,
             1 if self.lower_order_final => 2,
@@ -91,7 +85,7 @@ impl DpmMultistep {
     /// With `s` the level of a step, `t` the next and `h` the distance of their lambdas, the exact solution is
     /// `sigma_t / sigma_s * x + alpha_t * (1 - e^-h) * clean` plus terms in the differences of clean samples.
     fn factors(&self, step: usize, order: usize) -> (f32, Vec<f32>, f32) {
-        let sigmas = &self.levels.sigmas;
+        let sigmas = &self.space.levels.sigmas;
         let (alpha_t, sigma_t) = alpha_sigma(sigmas[step + 1]);
         let (_, sigma_s) = alpha_sigma(sigmas[step]);
         let lambda_s = lambda(sigmas[step]);
@@ -161,25 +155,8 @@ impl Scheduler for DpmMultistep {
         if self.stochastic { Sampler::Dpmpp2mSde } else { Sampler::Dpmpp2m }
     }
 
-    fn prediction(&self) -> PredictionType {
-        self.prediction
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        &self.levels.timesteps
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        &self.levels.sigmas
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        Ok(sample.clone())
+    fn space(&self) -> &dyn Space {
+        &self.space
     }
 
     /// Noise is drawn at every step of the stochastic solver, and else never.
@@ -190,9 +167,9 @@ impl Scheduler for DpmMultistep {
         sample: &Tensor,
         noise: &mut dyn NoiseSource,
     ) -> Result<Tensor> {
-        self.position.check_turn(step)?;
-        let level = alpha_sigma(self.levels.sigmas[step]);
-        let mut clean = clean_sample(self.prediction, model_output, sample, level)?;
+        self.space.position.check_turn(step)?;
+        let level = alpha_sigma(self.space.levels.sigmas[step]);
+        let mut clean = clean_sample(self.space.prediction, model_output, sample, level)?;
         if let Some(thresholding) = &self.thresholding {
             clean = thresholding.apply(&clean)?;
         }
@@ -208,13 +185,7 @@ impl Scheduler for DpmMultistep {
             let fresh = noise.randn(sample.dims(), sample.device())?;
             next = (next + scaled(&fresh, of_noise)?)?;
         }
-        self.position.advance(step);
+        self.space.position.advance(step);
         Ok(next)
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        let (alpha, sigma) = alpha_sigma(self.levels.sigmas[step]);
-        Ok((scaled(original, alpha)? + scaled(noise, sigma)?)?)
     }
 }

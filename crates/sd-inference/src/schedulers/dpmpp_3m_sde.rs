@@ -8,7 +8,8 @@ use super::path_noise::PathNoise;
 use super::plan::Plan;
 use super::prediction::{divided, scaled};
 use super::sigma_space::SigmaSpace;
-use super::{FinalSigmas, PredictionType, Result, Sampler, Scheduler};
+use super::space::Space;
+use super::{FinalSigmas, Result, Sampler, Scheduler};
 use crate::rng::NoiseSource;
 
 /// How many clean samples count.
@@ -63,24 +64,8 @@ impl Scheduler for Dpmpp3mSde {
         Sampler::Dpmpp3mSde
     }
 
-    fn prediction(&self) -> PredictionType {
-        self.space.prediction
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        &self.space.levels.timesteps
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        &self.space.levels.sigmas
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.space.init_noise_sigma()
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
-        self.space.scale_model_input(sample, step)
+    fn space(&self) -> &dyn Space {
+        &self.space
     }
 
     /// Noise is drawn at every step but the last if eta is above 0, and else never.
@@ -115,9 +100,5 @@ impl Scheduler for Dpmpp3mSde {
         }
         self.space.position.advance(step);
         Ok(next)
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
-        self.space.add_noise(original, noise, step)
     }
 }

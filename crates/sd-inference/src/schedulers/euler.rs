@@ -5,7 +5,8 @@ use candle_core::Tensor;
 use super::plan::Plan;
 use super::prediction::scaled;
 use super::sigma_space::{SigmaSpace, ancestral};
-use super::{FinalSigmas, PredictionType, Result, Sampler, Scheduler, SchedulerConfig, SchedulerError};
+use super::space::Space;
+use super::{FinalSigmas, Result, Sampler, Scheduler, SchedulerConfig, SchedulerError};
 use crate::rng::NoiseSource;
 
 /// diffusers' `EulerDiscreteScheduler` without churn.
@@ -30,24 +31,8 @@ impl Scheduler for Euler {
         Sampler::Euler
     }
 
-    fn prediction(&self) -> PredictionType {
-        self.0.prediction
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        &self.0.levels.timesteps
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        &self.0.levels.sigmas
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.0.init_noise_sigma()
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
-        self.0.scale_model_input(sample, step)
+    fn space(&self) -> &dyn Space {
+        &self.0
     }
 
     fn step(
@@ -59,10 +44,6 @@ impl Scheduler for Euler {
     ) -> Result<Tensor> {
         let next = self.0.levels.sigmas.get(step + 1).copied().unwrap_or(0.0);
         self.0.euler_to(next, model_output, step, sample)
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
-        self.0.add_noise(original, noise, step)
     }
 }
 
@@ -80,24 +61,8 @@ impl Scheduler for EulerAncestral {
         Sampler::EulerA
     }
 
-    fn prediction(&self) -> PredictionType {
-        self.0.prediction
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        &self.0.levels.timesteps
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        &self.0.levels.sigmas
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.0.init_noise_sigma()
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
-        self.0.scale_model_input(sample, step)
+    fn space(&self) -> &dyn Space {
+        &self.0
     }
 
     /// Noise is drawn at every step, also the last, where its factor is zero: a later draw of the same generator
@@ -114,9 +79,5 @@ impl Scheduler for EulerAncestral {
         let lower = self.0.euler_to(down, model_output, step, sample)?;
         let fresh = noise.randn(sample.dims(), sample.device())?;
         Ok((lower + scaled(&fresh, up)?)?)
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
-        self.0.add_noise(original, noise, step)
     }
 }

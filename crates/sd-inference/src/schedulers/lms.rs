@@ -7,7 +7,8 @@ use candle_core::Tensor;
 use super::plan::Plan;
 use super::prediction::scaled;
 use super::sigma_space::{SigmaSpace, derivative};
-use super::{FinalSigmas, PredictionType, Result, Sampler, Scheduler};
+use super::space::Space;
+use super::{FinalSigmas, Result, Sampler, Scheduler};
 use crate::rng::NoiseSource;
 
 /// How many slopes count.
@@ -48,24 +49,8 @@ impl Scheduler for Lms {
         Sampler::Lms
     }
 
-    fn prediction(&self) -> PredictionType {
-        self.space.prediction
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        &self.space.levels.timesteps
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        &self.space.levels.sigmas
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.space.init_noise_sigma()
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
-        self.space.scale_model_input(sample, step)
+    fn space(&self) -> &dyn Space {
+        &self.space
     }
 
     /// In a run that begins late the order grows with the slopes that are known. (The reference then weighs them as if
@@ -87,9 +72,5 @@ impl Scheduler for Lms {
         }
         self.space.position.advance(step);
         Ok(next)
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
-        self.space.add_noise(original, noise, step)
     }
 }

@@ -51,6 +51,7 @@ mod plan;
 mod pndm;
 mod prediction;
 mod sigma_space;
+mod space;
 mod spreads;
 mod tables;
 mod two_stage;
@@ -62,6 +63,7 @@ pub use config::SchedulerConfig;
 pub use error::SchedulerError;
 pub use names::{BetaSchedule, FinalSigmas, PredictionType, Sampler, Schedule, TimestepSpacing};
 pub use options::SchedulerOptions;
+pub use space::Space;
 
 use crate::rng::NoiseSource;
 
@@ -77,24 +79,8 @@ pub trait Scheduler: Send {
     /// The sampler that this is.
     fn sampler(&self) -> Sampler;
 
-    /// What the UNet's answer means.
-    fn prediction(&self) -> PredictionType;
-
-    /// The training timestep that the UNet is given each time it is asked, highest first. Fractions are possible.
-    ///
-    /// Some samplers ask more often than a request has steps: `pndm` once more, others twice in each step but the last
-    /// ([`Sampler::evaluations`]). What this trait calls a step is one such evaluation.
-    fn timesteps(&self) -> &[f64];
-
-    /// The noise level of what the UNet sees at each step, and the level after the last, as the ratio of noise to
-    /// signal: one more than there are timesteps. Always finite: a level without any signal (zero terminal SNR) counts as 4096.
-    fn sigmas(&self) -> &[f32];
-
-    /// What standard normal noise is multiplied by to be the first sample.
-    fn init_noise_sigma(&self) -> f64;
-
-    /// The sample as the UNet wants to see it at this step.
-    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor>;
+    /// The run's levels, and how its samples stand at them.
+    fn space(&self) -> &dyn Space;
 
     /// Moves the sample from the noise level of `step` to the next. `model_output` is the UNet's answer after
     /// guidance. Whatever fresh noise the sampler wants is drawn from `noise`, in the reference's order.
@@ -106,8 +92,39 @@ pub trait Scheduler: Send {
         noise: &mut dyn NoiseSource,
     ) -> Result<Tensor>;
 
+    /// What the UNet's answer means.
+    fn prediction(&self) -> PredictionType {
+        self.space().prediction()
+    }
+
+    /// The training timestep that the UNet is given each time it is asked, highest first. Fractions are possible.
+    ///
+    /// Some samplers ask more often than a request has steps: `pndm` once more, others twice in each step but the last
+    /// ([`Sampler::evaluations`]). What this trait calls a step is one such evaluation.
+    fn timesteps(&self) -> &[f64] {
+        self.space().timesteps()
+    }
+
+    /// The noise level of what the UNet sees at each step, and the level after the last, as the ratio of noise to
+    /// signal: one more than there are timesteps. Always finite: a level without any signal (zero terminal SNR) counts as 4096.
+    fn sigmas(&self) -> &[f32] {
+        self.space().sigmas()
+    }
+
+    /// What standard normal noise is multiplied by to be the first sample.
+    fn init_noise_sigma(&self) -> f64 {
+        self.space().init_noise_sigma()
+    }
+
+    /// The sample as the UNet wants to see it at this step.
+    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
+        self.space().scale_model_input(sample, step)
+    }
+
     /// A clean sample brought to the noise level of `step`, where a run that starts there begins.
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor>;
+    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
+        self.space().add_noise(original, noise, step)
+    }
 
     /// The clean sample that the UNet's answer at `step` means. `input` is what [`scale_model_input`] made of the sample.
     ///

@@ -8,7 +8,8 @@ use super::alphas::{Visits, factors};
 use super::betas::some_signal;
 use super::plan::Plan;
 use super::prediction::{divided, epsilon, scaled};
-use super::{Position, PredictionType, Result, Sampler, Schedule, Scheduler, SchedulerConfig};
+use super::space::{PreservingSpace, Space};
+use super::{Result, Sampler, Schedule, Scheduler, SchedulerConfig};
 use crate::rng::NoiseSource;
 
 /// How many answers of the UNet count.
@@ -20,20 +21,17 @@ const ORDER: usize = 4;
 /// UNet `n + 1` times, twice at its second timestep. The weights of the later steps are made for even spacing; on
 /// another schedule than normal, which the reference does not have here, they are of first order only.
 pub(super) struct Pndm {
-    visits: Visits,
-    sigmas: Vec<f32>,
+    space: PreservingSpace,
     /// The share of signal before and after the step that each visit stands for.
     transfers: Vec<(f32, f32)>,
     /// The same for the first step's repetition, which ends where the visit stands.
     repetitions: Vec<(f32, f32)>,
-    prediction: PredictionType,
     /// How often the UNet has answered.
     count: usize,
     /// The sample before the first step, until that is repeated.
     first: Option<Tensor>,
     /// What the UNet answered in the last steps, newest first.
     outputs: VecDeque<Tensor>,
-    position: Position,
 }
 
 impl Pndm {
@@ -51,15 +49,16 @@ impl Pndm {
             alphas: order.iter().map(|step| once.alphas[*step]).collect(),
         };
         Self {
-            sigmas: visits.sigmas(after.last().copied().unwrap_or(last)),
+            space: PreservingSpace::of_visits(
+                &visits,
+                after.last().copied().unwrap_or(last),
+                plan.prediction,
+            ),
             transfers: order.iter().map(|step| (once.alphas[*step], after[*step])).collect(),
             repetitions: order.iter().map(|step| (before[*step], once.alphas[*step])).collect(),
-            prediction: plan.prediction,
             count: 0,
             first: None,
             outputs: VecDeque::new(),
-            position: Position::new(order.len()),
-            visits,
         }
     }
 
@@ -82,7 +81,7 @@ impl Pndm {
 
     /// The sample moved between two shares of signal (equation 9 of the paper).
     fn transfer(&self, sample: &Tensor, output: &Tensor, (alpha, after): (f32, f32)) -> Result<Tensor> {
-        let noise = epsilon(self.prediction, output, sample, factors(alpha))?;
+        let noise = epsilon(self.space.prediction, output, sample, factors(alpha))?;
         let divisor = alpha * (1.0 - after).sqrt() + (alpha * (1.0 - alpha) * after).sqrt();
         let moved = divided(&scaled(&noise, after - alpha)?, divisor)?;
         Ok((scaled(sample, (after / alpha).sqrt())? - moved)?)
@@ -118,25 +117,8 @@ impl Scheduler for Pndm {
         Sampler::Pndm
     }
 
-    fn prediction(&self) -> PredictionType {
-        self.prediction
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        &self.visits.timesteps
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        &self.sigmas
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        Ok(sample.clone())
+    fn space(&self) -> &dyn Space {
+        &self.space
     }
 
     /// A run that begins late repeats its own first step.
@@ -147,7 +129,7 @@ impl Scheduler for Pndm {
         sample: &Tensor,
         _noise: &mut dyn NoiseSource,
     ) -> Result<Tensor> {
-        self.position.check_turn(step)?;
+        self.space.position.check_turn(step)?;
         let next = match self.first.take() {
             Some(before) if self.count == 1 => {
                 let mean = divided(&(model_output + &self.outputs[0])?, 2.0)?;
@@ -163,12 +145,7 @@ impl Scheduler for Pndm {
             }
         };
         self.count += 1;
-        self.position.advance(step);
+        self.space.position.advance(step);
         Ok(next)
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        self.visits.add_noise(original, noise, step)
     }
 }

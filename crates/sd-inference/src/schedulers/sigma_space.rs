@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use super::plan::{Levels, Plan};
 use super::prediction::{clean_unscaled, divided, scaled};
+use super::space::Space;
 use super::{FinalSigmas, Position, PredictionType, Result, TimestepSpacing};
 
 /// Levels, place and the meaning of the UNet's answers.
@@ -29,20 +30,6 @@ impl SigmaSpace {
         }
     }
 
-    pub(super) fn init_noise_sigma(&self) -> f64 {
-        let highest = self.levels.sigmas.iter().copied().fold(0.0, f32::max);
-        f64::from(match self.spacing {
-            TimestepSpacing::Linspace | TimestepSpacing::Trailing => highest,
-            TimestepSpacing::Leading => (highest * highest + 1.0).sqrt(),
-        })
-    }
-
-    pub(super) fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        let sigma = self.levels.sigmas[step];
-        divided(sample, (sigma * sigma + 1.0).sqrt())
-    }
-
     /// The clean sample that the UNet's answer at this step means.
     pub(super) fn clean(&self, model_output: &Tensor, step: usize, sample: &Tensor) -> Result<Tensor> {
         clean_unscaled(self.prediction, model_output, sample, self.levels.sigmas[step])
@@ -62,8 +49,36 @@ impl SigmaSpace {
         self.position.advance(step);
         Ok(moved)
     }
+}
 
-    pub(super) fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
+impl Space for SigmaSpace {
+    fn prediction(&self) -> PredictionType {
+        self.prediction
+    }
+
+    fn timesteps(&self) -> &[f64] {
+        &self.levels.timesteps
+    }
+
+    fn sigmas(&self) -> &[f32] {
+        &self.levels.sigmas
+    }
+
+    fn init_noise_sigma(&self) -> f64 {
+        let highest = self.levels.sigmas.iter().copied().fold(0.0, f32::max);
+        f64::from(match self.spacing {
+            TimestepSpacing::Linspace | TimestepSpacing::Trailing => highest,
+            TimestepSpacing::Leading => (highest * highest + 1.0).sqrt(),
+        })
+    }
+
+    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
+        self.position.check(step)?;
+        let sigma = self.levels.sigmas[step];
+        divided(sample, (sigma * sigma + 1.0).sqrt())
+    }
+
+    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
         self.position.check(step)?;
         Ok((original + scaled(noise, self.levels.sigmas[step])?)?)
     }

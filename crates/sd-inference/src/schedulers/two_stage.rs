@@ -8,7 +8,8 @@ use candle_core::Tensor;
 use super::plan::{Levels, Plan};
 use super::prediction::{Clip, scaled};
 use super::sigma_space::{SigmaSpace, euler_step};
-use super::{FinalSigmas, PredictionType, Result, Sampler, Scheduler, SchedulerError};
+use super::space::Space;
+use super::{FinalSigmas, Result, Sampler, Scheduler, SchedulerError};
 use crate::rng::NoiseSource;
 
 /// What a solver does within one step.
@@ -89,24 +90,8 @@ impl<R: Rule> Scheduler for TwoStage<R> {
         self.rule.sampler()
     }
 
-    fn prediction(&self) -> PredictionType {
-        self.space.prediction
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        &self.space.levels.timesteps
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        &self.space.levels.sigmas
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.space.init_noise_sigma()
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
-        self.space.scale_model_input(sample, step)
+    fn space(&self) -> &dyn Space {
+        &self.space
     }
 
     fn step(

@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 
 use candle_core::Tensor;
 
-use super::plan::{Levels, Plan};
+use super::plan::Plan;
 use super::prediction::{Thresholding, alpha_sigma, clean_sample, divided, lambda, scaled};
-use super::{Position, PredictionType, Result, Sampler, Scheduler, SchedulerConfig, SchedulerError};
+use super::space::{PreservingSpace, Space};
+use super::{Result, Sampler, Scheduler, SchedulerConfig, SchedulerError};
 use crate::rng::NoiseSource;
 
 /// diffusers' `UniPCMultistepScheduler` on the clean sample (Zhao et al. 2023).
 pub(super) struct UniPc {
-    levels: Levels,
-    prediction: PredictionType,
+    space: PreservingSpace,
     thresholding: Option<Thresholding>,
     basis: Basis,
     order: usize,
@@ -22,7 +22,6 @@ pub(super) struct UniPc {
     clean: VecDeque<Tensor>,
     /// The corrected sample before the last step, and the order of that step.
     before: Option<(Tensor, usize)>,
-    position: Position,
 }
 
 /// The function B(h) of the paper.
@@ -52,8 +51,7 @@ impl UniPc {
             });
         }
         Ok(Self {
-            levels: plan.levels_multistep(),
-            prediction: plan.prediction,
+            space: PreservingSpace::of_levels(plan.levels_multistep(), plan.prediction),
             thresholding: Thresholding::of(config),
             basis: basis(config)?,
             order,
@@ -61,16 +59,15 @@ impl UniPc {
             disable_corrector: config.disable_corrector.clone().unwrap_or_default(),
             clean: VecDeque::new(),
             before: None,
-            position: Position::new(plan.steps),
         })
     }
 
     /// The order of this step: what is remembered limits it, and so does the end of the run.
     fn order_of(&self, step: usize) -> usize {
-        let left = self.position.steps - step;
+        let left = self.space.position.steps - step;
         let limit = if self.lower_order_final {
             self.order.min(left)
-        } else if self.levels.sigmas[step + 1] > 0.0 {
+        } else if self.space.levels.sigmas[step + 1] > 0.0 {
             self.order
         } else {
             1 // the distance to a level without noise is infinite: nothing can be extrapolated over it
@@ -110,7 +107,7 @@ impl UniPc {
     }
 
     fn interval(&self, step: usize, order: usize) -> Interval {
-        let sigmas = &self.levels.sigmas;
+        let sigmas = &self.space.levels.sigmas;
         let (alpha, sigma_t) = alpha_sigma(sigmas[step + 1]);
         let (_, sigma_s) = alpha_sigma(sigmas[step]);
         let start = lambda(sigmas[step]);
@@ -227,25 +224,8 @@ impl Scheduler for UniPc {
         Sampler::UniPc
     }
 
-    fn prediction(&self) -> PredictionType {
-        self.prediction
-    }
-
-    fn timesteps(&self) -> &[f64] {
-        &self.levels.timesteps
-    }
-
-    fn sigmas(&self) -> &[f32] {
-        &self.levels.sigmas
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        Ok(sample.clone())
+    fn space(&self) -> &dyn Space {
+        &self.space
     }
 
     fn step(
@@ -255,9 +235,9 @@ impl Scheduler for UniPc {
         sample: &Tensor,
         _noise: &mut dyn NoiseSource,
     ) -> Result<Tensor> {
-        self.position.check_turn(step)?;
-        let level = alpha_sigma(self.levels.sigmas[step]);
-        let mut clean = clean_sample(self.prediction, model_output, sample, level)?;
+        self.space.position.check_turn(step)?;
+        let level = alpha_sigma(self.space.levels.sigmas[step]);
+        let mut clean = clean_sample(self.space.prediction, model_output, sample, level)?;
         if let Some(thresholding) = &self.thresholding {
             clean = thresholding.apply(&clean)?;
         }
@@ -273,14 +253,8 @@ impl Scheduler for UniPc {
         let order = self.order_of(step);
         let next = self.predict(step, order, &sample)?;
         self.before = Some((sample, order));
-        self.position.advance(step);
+        self.space.position.advance(step);
         Ok(next)
-    }
-
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, step: usize) -> Result<Tensor> {
-        self.position.check(step)?;
-        let (alpha, sigma) = alpha_sigma(self.levels.sigmas[step]);
-        Ok((scaled(original, alpha)? + scaled(noise, sigma)?)?)
     }
 }
 
