@@ -210,8 +210,9 @@ def transcribed(encoders, spec, style):
     count = max(len(chunks(encoder.tokenizer, text, style))
                 for pair in texts[:1 if zeros else 2] for encoder, text in zip(encoders, pair))
     out = []
-    for pair in texts[:1 if zeros else 2]:
-        encoded = [encoder.whole(text, style, count, spec["clip_skip"]) for encoder, text in zip(encoders, pair)]
+    # diffusers skips for the prompt only.
+    for pair, skip in list(zip(texts, (spec["clip_skip"], 0)))[:1 if zeros else 2]:
+        encoded = [encoder.whole(text, style, count, skip) for encoder, text in zip(encoders, pair)]
         out += [torch.cat([states for states, _ in encoded], dim=-1), encoded[-1][1]]
     return out + [torch.zeros_like(t) for t in out] if zeros else out
 

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import torch
+from transformers import CLIPTextModel
 
 import families
 import samplers
@@ -43,6 +44,8 @@ RUNS = {
         run("two_images", num_images=2, steps=3, sampler="euler_a"),
         run("two_steps_large_seed", steps=2, seed=2**63 + 5, sampler="dpmpp_2m"),
         run("empty_prompt", prompt="", steps=3, sampler="ddim"),
+        run("clip_skip", clip_skip=1, prompt=SAILOR, negative_prompt=LOW, guidance_scale=5.0),
+        run("clip_skip_2", clip_skip=2, steps=3),
     ],
     "sd21": [
         run("ddim", width=48, height=48, sampler="ddim"),
@@ -53,6 +56,7 @@ RUNS = {
         run("unipc_portrait", width=40, height=72, sampler="unipc", steps=5, prompt=CITY),
         run("no_guidance", width=48, height=48, guidance_scale=1.0, steps=3),
         run("two_images", width=48, height=48, num_images=2, steps=3),
+        run("clip_skip", width=48, height=48, clip_skip=1, prompt=SAILOR, negative_prompt=LOW, guidance_scale=5.0),
     ],
     "sdxl": [
         run("euler"),
@@ -64,6 +68,7 @@ RUNS = {
         run("unipc_landscape", width=88, height=56, sampler="unipc", steps=5),
         run("no_guidance", guidance_scale=1.0, steps=3, prompt="a cat!!!"),
         run("two_images", num_images=2, steps=3, negative_prompt=None),
+        run("clip_skip", clip_skip=1, prompt=SAILOR, negative_prompt=LOW, guidance_scale=5.0),
     ],
 }
 
@@ -103,7 +108,8 @@ def generate(pipe, scheduler_config, spec, shake=0.0):
     pipe.prepare_latents = remember
     result = pipe(spec["prompt"], negative_prompt=spec["negative_prompt"], width=spec["width"], height=spec["height"],
                   num_inference_steps=spec["steps"], guidance_scale=spec["guidance_scale"], eta=spec["eta"],
-                  num_images_per_prompt=spec["num_images"], generator=generators, callback_on_step_end=after_step)
+                  num_images_per_prompt=spec["num_images"], generator=generators,
+                  clip_skip=spec.get("clip_skip"), callback_on_step_end=after_step)
     del pipe.prepare_latents
     assert len(steps) == spec["steps"]
     return result.images, first[0], steps
@@ -149,6 +155,9 @@ def check(name, pipe, config):
 
 def build(name, folder):
     warnings.filterwarnings("ignore")
+    if not hasattr(CLIPTextModel, "text_model"):
+        # This diffusers finds the final norm there for clip_skip; transformers 5 has no such module any more.
+        CLIPTextModel.text_model = property(lambda model: model)
     pipe = families.load(name, folder / "model")
     config = pipe.scheduler.config
     (folder / "runs").mkdir(parents=True, exist_ok=True)

@@ -120,9 +120,9 @@ def initial():
 def trajectories():
     rows = [trajectory(s, k, spacing, steps, prediction)
             for s, k in supported() if k != "exponential" for spacing in samplers.SPACINGS
-            for steps in (2, 7, 20) for prediction in ("epsilon", "v_prediction")]
+            for steps in (2, 7, 20, 50) for prediction in ("epsilon", "v_prediction")]
     rows += [trajectory("ddim", "normal", spacing, steps, "epsilon", eta=1.0)
-             for spacing in samplers.SPACINGS for steps in (2, 7, 20)]
+             for spacing in samplers.SPACINGS for steps in (2, 7, 20, 50)]
     rows += [trajectory(s, "exponential", "linspace", 7, "epsilon") for s in ("euler", "dpmpp_2m", "unipc")]
     rows += [trajectory(s, "normal", "linspace", 1, "epsilon") for s in samplers.CLASSES]
     rows += [trajectory(s, "normal", "trailing", 7, "v_prediction", rescale_betas_zero_snr=True)

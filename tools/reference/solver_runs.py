@@ -32,6 +32,7 @@ RUNS = {
         run("dpm2_karras", sampler="dpm2", schedule="karras", steps=4),
         run("dpm2_a", sampler="dpm2_a", steps=4, seed=7),
         run("lms", sampler="lms", steps=6),
+        run("lms_from_picture", sampler="lms", steps=8, strength=0.6),
         run("ddpm", sampler="ddpm", steps=5, prompt=runs.CITY),
         run("dpmpp_2m_sde", sampler="dpmpp_2m_sde", steps=5),
         run("deis", sampler="deis", steps=6),

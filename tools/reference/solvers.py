@@ -267,10 +267,10 @@ def trajectories():
     rows += [trajectory("tcd", "normal", "linspace", steps, prediction, eta=eta)
              for eta in (0.3, 1.0) for steps in (2, 7, 20) for prediction in ("epsilon", "v_prediction")]
     rows += [trajectory(s, "normal", "linspace", 7, "epsilon", eta=0.5) for s in OF_K_DIFFUSION]
-    # Image to image, where a run begins late; lms weighs slopes there that it never saw, and is left out.
+    # Image to image, where a run begins late; lms weighs there as if it had seen the slopes of the steps left out.
     begins = {"heun": (2, 8), "dpm2": (2, 8), "dpm2_a": (2, 8), "dpmpp_sde": (2, 8)}
     rows += [trajectory(s, "normal", "leading", 7, "epsilon", begin=begin)
-             for s in CLASSES if s != "lms" for begin in begins.get(s, (1, 4))]
+             for s in CLASSES for begin in begins.get(s, (1, 4))]
     rows += [trajectory("deis", "normal", "linspace", steps, "epsilon", solver_order=3) for steps in (7, 20)]
     rows += [trajectory("ddpm", "normal", "leading", 7, "epsilon", **more)
              for more in ({"variance_type": "fixed_large"}, {"clip_sample": True, "clip_sample_range": 0.8})]

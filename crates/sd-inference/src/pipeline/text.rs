@@ -270,25 +270,27 @@ impl TextEncoders {
     /// The states are the encoder's last after the final norm; in the [`Manner`] of SDXL the last but one of all
     /// encoders, side by side, and the last encoder's pooled state.
     ///
-    /// References: `StableDiffusionPipeline.encode_prompt`, `StableDiffusionXLPipeline.encode_prompt`.
+    /// Layers are left out for what the image should show only, not for what it is pushed away from, as in the
+    /// references: `StableDiffusionPipeline.encode_prompt`, `StableDiffusionXLPipeline.encode_prompt`.
     pub(crate) fn encode(
         &self,
         texts: &Texts<'_>,
         guided: bool,
         reading: Reading,
     ) -> Result<(TextConditioning, Option<TextConditioning>)> {
-        let encode = |fields: &[prompt::Field<'_>]| -> Result<Vec<EncodedText>> {
+        let encode = |fields: &[prompt::Field<'_>], reading: Reading| -> Result<Vec<EncodedText>> {
             let each = fields.iter().take(self.count()).enumerate();
             each.map(|(encoder, (field, text))| self.encode_text(encoder, field, text, reading)).collect()
         };
-        let positive = encode(&texts.positive)?;
+        let whole = Reading { clip_skip: 0, ..reading };
+        let positive = encode(&texts.positive, reading)?;
         // Without a text, some models want zeros instead of an empty prompt.
         let Manner { pooled, force_zeros_for_empty_prompt } = self.manner;
         let zeros = texts.negative.is_none() && force_zeros_for_empty_prompt && pooled;
         let negative = match &texts.negative {
             _ if !guided || zeros => None,
-            Some(fields) => Some(encode(fields)?),
-            None => Some(encode(&[("negative_prompt", "".into()), ("negative_prompt", "".into())])?),
+            Some(fields) => Some(encode(fields, whole)?),
+            None => Some(encode(&[("negative_prompt", "".into()), ("negative_prompt", "".into())], whole)?),
         };
         let mut longest = 0;
         for text in positive.iter().chain(negative.iter().flatten()) {
@@ -296,7 +298,7 @@ impl TextEncoders {
         }
         let positive = self.join(positive, longest, reading)?;
         let negative = match negative {
-            Some(negative) => Some(self.join(negative, longest, reading)?),
+            Some(negative) => Some(self.join(negative, longest, whole)?),
             None if guided => Some(TextConditioning {
                 states: positive.states.zeros_like()?,
                 pooled: positive.pooled.as_ref().map(Tensor::zeros_like).transpose()?,

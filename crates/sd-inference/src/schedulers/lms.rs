@@ -53,8 +53,8 @@ impl Scheduler for Lms {
         &self.space
     }
 
-    /// In a run that begins late the order grows with the slopes that are known. (The reference then weighs them as if
-    /// the steps that were left out had been taken.)
+    /// In a run that begins late the slopes that are known have the weights that they would have beside those of the
+    /// steps that were left out, as in the reference.
     fn step(
         &mut self,
         model_output: &Tensor,
@@ -67,7 +67,7 @@ impl Scheduler for Lms {
         self.slopes.push_front(derivative(sample, &clean, self.space.levels.sigmas[step])?);
         self.slopes.truncate(ORDER);
         let mut next = sample.clone();
-        for (weight, slope) in self.weights(step, self.slopes.len()).into_iter().zip(&self.slopes) {
+        for (weight, slope) in self.weights(step, ORDER.min(step + 1)).into_iter().zip(&self.slopes) {
             next = (next + scaled(slope, weight)?)?;
         }
         self.space.position.advance(step);

@@ -70,6 +70,7 @@ pub fn request(run: &Value) -> GenerationRequest {
         timestep_spacing: name("timestep_spacing").map(|spacing| spacing.parse().unwrap()),
         eta: run["eta"].as_f64().filter(|eta| *eta > 0.0),
         num_images: size("num_images").unwrap(),
+        clip_skip: size("clip_skip").unwrap_or(0),
         ..GenerationRequest::new(name("prompt").unwrap())
     }
 }
