@@ -192,9 +192,11 @@ pub(crate) fn resolve(
         Source::Noise | Source::Inpaint { padding_mask_crop: Some(_), .. } => {
             (model.default_width, model.default_height)
         }
-        Source::Image { image, .. } | Source::Inpaint { image, .. } => {
-            fitting_size(image, common, model, &mut notes)
-        }
+        Source::Inpaint { image, .. } => match unscaled_size(image, common, model) {
+            Some(size) => size,
+            None => fitting_size(image, common, model, &mut notes),
+        },
+        Source::Image { image, .. } => fitting_size(image, common, model, &mut notes),
     };
     let task = GenerationTask {
         model: model.id.clone(),
@@ -259,6 +261,17 @@ fn hires_faults(task: &GenerationTask, model: &ModelCapabilities) -> Vec<FieldEr
         faults.push(FieldError::new("hires.strength", message).with_value(hires.strength).with_limit(limit));
     }
     faults
+}
+
+/// The size that the model works at where the picture keeps every pixel: its edge is continued to the next multiple, and
+/// cut off again. `None` where that is not to be: another size is asked for, or the model cannot do it.
+fn unscaled_size(image: &Picture, common: &Common, model: &ModelCapabilities) -> Option<(u32, u32)> {
+    let up = |side: u32| {
+        let side = side.checked_next_multiple_of(model.size_multiple.max(1))?;
+        (model.min_side..=model.max_side).contains(&side).then_some(side)
+    };
+    (common.width.is_none() && common.height.is_none()).then_some(())?;
+    Some((up(image.width())?, up(image.height())?))
 }
 
 /// The size of a result that follows its input image: as large as it, within the model's limits, snapped down.

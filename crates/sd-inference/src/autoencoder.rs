@@ -24,6 +24,12 @@ pub(crate) enum Encoded<'a> {
     Latents(Tensor),
 }
 
+/// What the sides of pictures must be multiples of. Latents stand for at least 8 pixels a side, as in the reference's
+/// check.
+pub(crate) fn size_multiple(config: &VaeConfig) -> usize {
+    config.scale_factor().max(8)
+}
+
 impl Autoencoder {
     /// The configuration of the VAE that the diffusion was trained with.
     pub(crate) fn config(&self) -> &VaeConfig {

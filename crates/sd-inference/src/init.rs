@@ -5,7 +5,7 @@ use image::RgbImage;
 use sd_models::nn::Workspace;
 use sd_models::vae::Canvas;
 
-use crate::autoencoder::{Autoencoder, Encoded};
+use crate::autoencoder::{Autoencoder, Encoded, size_multiple};
 use crate::repaint::{InitMask, Inputs, Keep, Paste, latent_mask, scaled, without_marked};
 use crate::rng::{BatchNoise, NoiseSource};
 use crate::schedulers::Scheduler;
@@ -14,7 +14,8 @@ use crate::{Error, Result};
 /// A picture to start from, and how far to go from it (SDEdit: Meng and others, 2021).
 #[derive(Debug, Clone, PartialEq)]
 pub struct InitImage {
-    /// The picture. If it is not as large as the request wants, it is scaled to that, whatever its proportions.
+    /// The picture. If it is not as large as the request wants, it is scaled to that, whatever its proportions; with a mask
+    /// not if only the next multiple of what the model can do is asked for. Then the result is as large as the picture.
     pub image: RgbImage,
     /// Which part of the steps is taken, 0 to 1: 0 none, so that the picture comes back as the VAE makes it; 1 all,
     /// from almost pure noise.
@@ -44,10 +45,11 @@ impl InitImage {
         place: &Place<'_>,
     ) -> Result<Begun> {
         let (width, height) = (place.width as u32, place.height as u32);
+        let multiple = size_multiple(vae.config()) as u32;
         let (picture, mask) = match &self.mask {
             None => (scaled(&self.image, width, height), None),
             Some(mask) => {
-                let Inputs { picture, mask, paste } = mask.inputs(&self.image, width, height)?;
+                let Inputs { picture, mask, paste } = mask.inputs(&self.image, (width, height), multiple)?;
                 (picture, Some((mask, paste)))
             }
         };

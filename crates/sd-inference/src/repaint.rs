@@ -41,8 +41,14 @@ pub(crate) struct Inputs {
 }
 
 impl InitMask {
-    /// Cuts and scales picture and mask to the size that the model works on.
-    pub(crate) fn inputs(&self, picture: &RgbImage, width: u32, height: u32) -> Result<Inputs> {
+    /// Cuts and scales picture and mask to the size that the model works on. Sides that are the picture's own, up to the
+    /// next multiple of `multiple`, scale nothing: what is missing continues the picture's edge and is cut off again.
+    pub(crate) fn inputs(
+        &self,
+        picture: &RgbImage,
+        (width, height): (u32, u32),
+        multiple: u32,
+    ) -> Result<Inputs> {
         if self.mask.dimensions() != picture.dimensions() {
             let size = |(width, height)| format!("{width}x{height}");
             return Err(Error::InvalidRequest {
@@ -56,7 +62,15 @@ impl InitMask {
             // Three passes of a box, as the reference's: the time does not grow with the radius.
             blur => imageops::fast_blur(&self.mask, blur as f32),
         };
+        let up = |side: u32| side.checked_next_multiple_of(multiple).unwrap_or(side);
+        let fits = (up(picture.width()), up(picture.height())) == (width, height);
         let Some(padding) = self.padding else {
+            if fits && picture.width().min(picture.height()) > 0 {
+                let (wide, wide_mask) = (continued(picture, width, height), continued(&mask, width, height));
+                let region = Region { x: 0, y: 0, width, height };
+                let paste = Paste { original: picture.clone(), mask, region };
+                return Ok(Inputs { picture: wide, mask: wide_mask, paste });
+            }
             let (picture, mask) = (scaled(picture, width, height), scaled(&mask, width, height));
             let region = Region { x: 0, y: 0, width, height };
             let paste = Paste { original: picture.clone(), mask: mask.clone(), region };
@@ -87,6 +101,19 @@ where
         true => image.clone(),
         false => imageops::resize(image, width, height, FilterType::Lanczos3),
     }
+}
+
+/// The image on a canvas of this size, which repeats its last column and row on the right and below.
+fn continued<P>(
+    image: &image::ImageBuffer<P, Vec<u8>>,
+    width: u32,
+    height: u32,
+) -> image::ImageBuffer<P, Vec<u8>>
+where
+    P: image::Pixel<Subpixel = u8> + 'static,
+{
+    let (right, bottom) = (image.width() - 1, image.height() - 1);
+    image::ImageBuffer::from_fn(width, height, |x, y| *image.get_pixel(x.min(right), y.min(bottom)))
 }
 
 /// The marked part with a margin, widened to the proportions of the size that the model works on as far as the
@@ -139,7 +166,10 @@ impl Paste {
         let Region { x, y, width, height } = self.region;
         let drawn = scaled(drawn, width, height);
         let mut result = self.original.clone();
-        for (i, j, new) in drawn.enumerate_pixels() {
+        let (right, bottom) = result.dimensions();
+        // The region reaches beyond the picture where that was continued to a size that the model can do.
+        let inside = drawn.enumerate_pixels().filter(|(i, j, _)| x + i < right && y + j < bottom);
+        for (i, j, new) in inside {
             let weight = u32::from(self.mask.get_pixel(x + i, y + j).0[0]);
             let old = result.get_pixel_mut(x + i, y + j);
             let mixed = |old: u8, new: u8| {
@@ -154,6 +184,9 @@ impl Paste {
     pub(crate) fn cut(&self, other: &RgbImage) -> RgbImage {
         let Region { x, y, width, height } = self.region;
         let other = scaled(other, self.original.width(), self.original.height());
+        if x + width > other.width() || y + height > other.height() {
+            return continued(&other, width, height);
+        }
         imageops::crop_imm(&other, x, y, width, height).to_image()
     }
 
@@ -245,7 +278,7 @@ mod tests {
         let original = RgbImage::from_fn(24, 16, |x, y| Rgb([x as u8 * 9, y as u8 * 11, 77]));
         for padding in [None, Some(3)] {
             let init = InitMask { mask: mask(24, 16, [8, 4, 16, 12]), blur: 0, padding };
-            let inputs = init.inputs(&original, 24, 16).unwrap();
+            let inputs = init.inputs(&original, (24, 16), 8).unwrap();
             let result = inputs.paste.onto(&RgbImage::from_pixel(24, 16, Rgb([255, 255, 255])));
             for (x, y, pixel) in result.enumerate_pixels() {
                 match init.mask.get_pixel(x, y).0[0] {
@@ -256,15 +289,35 @@ mod tests {
         }
     }
 
+    /// Sides that are no multiples: the picture is continued, nothing is scaled, and the result is as large as the picture.
+    #[test]
+    fn odd_sides_are_continued_and_cut_off_again() {
+        let original = RgbImage::from_fn(21, 13, |x, y| Rgb([x as u8 * 9, y as u8 * 11, 77]));
+        let init = InitMask { mask: mask(21, 13, [17, 4, 21, 12]), ..InitMask::default() };
+        let inputs = init.inputs(&original, (24, 16), 8).unwrap();
+        assert_eq!((inputs.picture.dimensions(), inputs.mask.dimensions()), ((24, 16), (24, 16)));
+        assert_eq!(inputs.picture.get_pixel(23, 15), original.get_pixel(20, 12));
+        assert_eq!(inputs.mask.get_pixel(23, 8).0[0], 255);
+        assert_eq!((inputs.paste.size(), inputs.paste.cut(&original)), ((21, 13), inputs.picture.clone()));
+        let result = inputs.paste.onto(&RgbImage::from_pixel(24, 16, Rgb([255; 3])));
+        for (x, y, pixel) in original.enumerate_pixels() {
+            let expected = if init.mask.get_pixel(x, y).0[0] == 0 { pixel.0 } else { [255; 3] };
+            assert_eq!(result.get_pixel(x, y).0, expected, "{x}, {y}");
+        }
+        // Any other size scales.
+        let scaled = init.inputs(&original, (32, 16), 8).unwrap();
+        assert_eq!(scaled.paste.size(), (32, 16));
+    }
+
     #[test]
     fn any_blur_of_any_mask_is_possible_and_spreads_as_far_as_it_says() {
         for (width, height, blur) in [(1, 1, 256), (8, 8, 256), (64, 3, 40), (300, 2, 256)] {
             let init = InitMask { mask: mask(width, height, [0, 0, width, height]), blur, padding: None };
-            let inputs = init.inputs(&RgbImage::new(width, height), width, height).unwrap();
+            let inputs = init.inputs(&RgbImage::new(width, height), (width, height), 8).unwrap();
             assert!(inputs.mask.pixels().all(|pixel| pixel.0[0] == 255), "{width} x {height}, {blur}");
         }
         let init = InitMask { mask: mask(200, 8, [100, 0, 200, 8]), blur: 10, padding: None };
-        let blurred = init.inputs(&RgbImage::new(200, 8), 200, 8).unwrap().mask;
+        let blurred = init.inputs(&RgbImage::new(200, 8), (200, 8), 8).unwrap().mask;
         let at = |x: u32| f64::from(blurred.get_pixel(x, 4).0[0]) / 255.0;
         // The edge of a Gaussian: a half on it, 16 % one deviation before it, next to nothing beyond three.
         assert!((at(100) - 0.5).abs() < 0.05 && (at(90) - 0.16).abs() < 0.04, "{} {}", at(100), at(90));
@@ -274,7 +327,7 @@ mod tests {
     #[test]
     fn a_mask_of_another_size_is_refused() {
         let init = InitMask { mask: GrayImage::new(8, 8), ..InitMask::default() };
-        let message = init.inputs(&RgbImage::new(16, 8), 16, 8).err().unwrap().to_string();
+        let message = init.inputs(&RgbImage::new(16, 8), (16, 8), 8).err().unwrap().to_string();
         assert!(message.contains("8x8") && message.contains("16x8"), "{message}");
     }
 }

@@ -306,6 +306,28 @@ fn sizes_that_are_no_multiple_are_handled_and_told() {
     assert!(text(&output.stderr).contains("70 is no multiple of 8"), "{}", text(&output.stderr));
 }
 
+/// What a mask keeps is kept to the byte at any size, and the file tells enough to make it again.
+#[test]
+fn a_mask_keeps_pixels_at_sides_that_are_no_multiples() {
+    let folder = tempfile::tempdir().unwrap();
+    let before =
+        image::RgbImage::from_fn(93, 69, |x, y| image::Rgb([(x * 2) as u8, (y * 3) as u8, (x ^ y) as u8]));
+    before.save(folder.path().join("odd.png")).unwrap();
+    let marked = |x: u32, y: u32| x >= 60 && y >= 30;
+    let mask = image::GrayImage::from_fn(93, 69, |x, y| image::Luma([if marked(x, y) { 255 } else { 0 }]));
+    mask.save(folder.path().join("mask.png")).unwrap();
+    let arguments =
+        ["inpaint", "a star", "--image=odd.png", "--mask=mask.png", "--steps=3", "--output=filled.png"];
+    done(sd_worker(&arguments, folder.path()));
+    let after = picture("filled.png", folder.path());
+    assert_eq!(after.dimensions(), before.dimensions());
+    for (x, y, pixel) in before.enumerate_pixels().filter(|(x, y, _)| !marked(*x, *y)) {
+        assert_eq!(after.get_pixel(x, y), pixel, "{x}, {y}");
+    }
+    assert!(after.get_pixel(80, 50) != before.get_pixel(80, 50), "nothing was drawn");
+    holds("filled.png", &[("INIT_IMAGE", "odd.png"), ("MASK_IMAGE", "mask.png")], folder.path());
+}
+
 /// The result is as much larger as the network makes it, or as it is asked for; tiles or not.
 #[test]
 fn a_picture_is_enlarged() {

@@ -16,7 +16,7 @@ use super::text::{Manner, TextEncoders, TextInfo};
 use super::{
     Budget, ControlWork, MemoryEstimate, MemoryLimit, ModelDefaults, Parts, PipelineInfo, VaeTiling, Work,
 };
-use crate::autoencoder::Autoencoder;
+use crate::autoencoder::{Autoencoder, size_multiple};
 use crate::schedulers::SchedulerConfig;
 use crate::{Error, LatentRgb, Result, UpscaleNetwork, UpscalerInfo};
 
@@ -28,8 +28,6 @@ pub(super) const TEXT_STEM: &str = "model";
 const XL: &str = "stable-diffusion-xl";
 /// The number format of upscalers, whatever that of the model is: a picture is enlarged to the same bytes everywhere.
 pub(super) const UPSCALER_DTYPE: DType = DType::F32;
-/// Pictures are cut into latents of at least this many pixels a side, as in the reference's check.
-const MIN_SIZE_MULTIPLE: usize = 8;
 
 /// Where a pipeline comes from.
 #[derive(Debug, Clone)]
@@ -458,7 +456,7 @@ fn info(
         guidance_embedding,
         device: device_name(&options.device),
         dtype: dtype_name(options.dtype),
-        size_multiple: described.vae.scale_factor().max(MIN_SIZE_MULTIPLE),
+        size_multiple: size_multiple(&described.vae),
         max_clip_skip: text.max_clip_skip,
         text_encoders: text.count(),
         embeddings: text.embeddings.clone(),
