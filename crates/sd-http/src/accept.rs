@@ -20,16 +20,17 @@ impl Wanted {
     /// What the client likes best of what there is; among equals, what it names first. JSON where it says nothing.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        let mut ranges: Vec<(f32, &str)> = values.flat_map(|value| value.split(',')).map(range).collect();
+        let mut ranges: Vec<(f32, String)> = values.flat_map(|value| value.split(',')).map(range).collect();
         ranges.retain(|(weight, _)| *weight > 0.0);
         // The sort is stable.
         ranges.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         let mut formats: Vec<ImageFormat> = Vec::new();
         for (_, media) in &ranges {
-            match *media {
+            match media.as_str() {
                 "application/json" | "application/*" | "*/*" if formats.is_empty() => return Self::Job,
                 "image/*" => formats.extend(ImageFormat::ALL),
-                _ => formats.extend(ImageFormat::ALL.iter().filter(|format| format.media_type() == *media)),
+                _ => formats
+                    .extend(ImageFormat::ALL.iter().filter(|format| format.media_type() == media.as_str())),
             }
         }
         match formats.is_empty() {
@@ -66,12 +67,12 @@ impl Wanted {
     }
 }
 
-/// One entry: its weight and its media type.
-fn range(entry: &str) -> (f32, &str) {
+/// One entry: its weight and its media type, in lower case.
+fn range(entry: &str) -> (f32, String) {
     let mut parts = entry.split(';').map(str::trim);
     let media = parts.next().unwrap_or_default();
     let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
-    (weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)), media)
+    (weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)), media.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -103,6 +104,7 @@ mod tests {
         }
         for (accept, formats) in [
             ("image/png", vec![Png]),
+            ("IMAGE/PNG", vec![Png]),
             ("image/webp, application/json", vec![Webp]),
             ("application/json;q=0.5, image/jpeg", vec![Jpeg]),
             ("image/avif,image/webp,image/png,*/*;q=0.8", vec![Webp, Png]),

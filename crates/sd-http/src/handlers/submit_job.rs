@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::{Request, Response, StatusCode};
 use hyper::body::Body;
-use operations_contract::{Operation, Submitted};
+use operations_contract::{JobId, Operation, Submitted};
 use serde_json::Value;
 use tokio::runtime::Handle;
 
@@ -49,20 +49,26 @@ where
         router.submit_with(Operation::parse(&value), options).map_err(ApiError::from)
     };
     let accepted = api.intake().work(upload, submit).await?;
-    if let Some(waiting) = waiting {
-        return wait::answer(api, &accepted.job_id, waiting).await;
-    }
-    let url = format!("/v1/jobs/{}", accepted.job_id);
     let repeated = accepted.repeated;
-    let submitted = Submitted { sse_url: format!("{url}/stream"), job_id: accepted.job_id };
-    let mut response = body::json(StatusCode::ACCEPTED, &submitted);
-    if let Ok(url) = HeaderValue::try_from(url) {
-        response.headers_mut().insert(LOCATION, url);
-    }
+    let mut response = match waiting {
+        Some(waiting) => wait::answer(api, &accepted.job_id, waiting).await?,
+        None => submitted(accepted.job_id),
+    };
     if repeated {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+/// Where the job is.
+fn submitted(job_id: JobId) -> Response<ResponseBody> {
+    let url = format!("/v1/jobs/{job_id}");
+    let submitted = Submitted { sse_url: format!("{url}/stream"), job_id };
+    let mut response = body::json(StatusCode::ACCEPTED, &submitted);
+    if let Ok(url) = HeaderValue::try_from(url) {
+        response.headers_mut().insert(LOCATION, url);
+    }
+    response
 }
 
 /// What the body says, as JSON. Runs where it may take a while.

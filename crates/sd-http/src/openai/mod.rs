@@ -94,7 +94,13 @@ pub(crate) fn error_body(detail: ErrorDetail) -> Value {
     use operations_contract::ErrorCode as Code;
     let kind = match detail.code {
         Code::QueueFull => "rate_limit_error",
-        Code::OutOfMemory | Code::InferenceFailed | Code::ShuttingDown | Code::NotReady => "server_error",
+        Code::OutOfMemory
+        | Code::InferenceFailed
+        | Code::ShuttingDown
+        | Code::NotReady
+        | Code::StorageFull
+        | Code::StorageFailed
+        | Code::Timeout => "server_error",
         _ => "invalid_request_error",
     };
     let param = detail.fields.first().map(|fault: &FieldError| fault.field.clone());
@@ -123,6 +129,9 @@ mod tests {
                 "fields": [{"field": "n", "value": 9, "message": "9 is outside 1..=8"}],
             }})
         );
+        for code in [ErrorCode::StorageFull, ErrorCode::Timeout] {
+            assert_eq!(error_body(ErrorDetail::new(code, "x"))["error"]["type"], "server_error");
+        }
         let body = error_body(ErrorDetail::new(ErrorCode::QueueFull, "full"));
         assert_eq!(
             (&body["error"]["type"], &body["error"]["param"]),

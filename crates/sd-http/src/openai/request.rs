@@ -234,7 +234,8 @@ fn previews(fields: &mut Fields, count: u64, model: Option<&ModelCapabilities>) 
         None => 1.0,
     };
     let steps = (steps as f64 * drawn) as u64;
-    let every = steps.div_ceil(count + 1).clamp(1, 150);
+    // Rounded down, so that there are as many as were asked for; more are not told.
+    let every = (steps / (count + 1)).clamp(1, 150);
     fields.put(
         "preview",
         "partial_images",

@@ -7,8 +7,12 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Setup, Worker};
 
 async fn post(worker: &Worker, keys: &[&str], prompt: &str) -> Answer {
+    post_to(worker, "/v1/jobs", keys, prompt).await
+}
+
+async fn post_to(worker: &Worker, address: &str, keys: &[&str], prompt: &str) -> Answer {
     let body = json!({"operation": "image_generation", "prompt": prompt}).to_string();
-    let mut request = Request::post("/v1/jobs").header("content-type", "application/json");
+    let mut request = Request::post(address).header("content-type", "application/json");
     for key in keys {
         request = request.header("idempotency-key", *key);
     }
@@ -30,6 +34,12 @@ async fn a_post_that_is_repeated_is_the_same_job() {
     assert_eq!(first.headers["location"], again.headers["location"]);
     assert!(!first.headers.contains_key("idempotent-replayed"));
     assert_eq!(again.headers["idempotent-replayed"], "true");
+
+    let waits = post_to(&worker, "/v1/jobs?wait=true", &["a-key"], "a cat").await;
+    assert_eq!(
+        (waits.status.as_u16(), &waits.headers["idempotent-replayed"]),
+        (200, &again.headers["idempotent-replayed"])
+    );
 
     let other = post(&worker, &["a-key"], "a dog").await;
     assert_eq!((other.status.as_u16(), other.code().as_str()), (422, "idempotency_key_reused"));

@@ -81,7 +81,7 @@ fn every_field_of_a_generation_has_its_place() {
         (json!({"stream": true, "partial_images": 0}), json!({})),
         (
             json!({"stream": true, "partial_images": 2}),
-            json!({"preview": {"every": 7, "method": "latent_rgb", "max_side": 512}}),
+            json!({"preview": {"every": 6, "method": "latent_rgb", "max_side": 512}}),
         ),
         (
             json!({"stream": true, "partial_images": 3, "steps": 4}),
