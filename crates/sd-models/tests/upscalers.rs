@@ -38,6 +38,38 @@ fn picture(height: usize, width: usize) -> Tensor {
     Tensor::from_vec(values, (1, 3, height, width), &Device::Cpu).unwrap()
 }
 
+/// Training programs wrap the network, in one name or in two forms of which the averaged one counts.
+#[test]
+fn a_wrapped_network_is_the_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let notes = std::fs::read_to_string(fixtures().join("expected.json")).unwrap();
+    let notes: Value = serde_json::from_str(&notes).unwrap();
+    let image = picture(16, 24);
+    for name in notes["networks"].as_object().unwrap().keys() {
+        let file = fixtures().join(format!("{name}.safetensors"));
+        let stored = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+        let expected = network(name).forward(&image).unwrap();
+        for wrappers in [vec!["module"], vec!["params"], vec!["params", "params_ema"]] {
+            let last = *wrappers.last().unwrap();
+            let wrapped: HashMap<String, Tensor> = wrappers
+                .iter()
+                .flat_map(|wrapper| {
+                    stored.iter().map(move |(name, tensor)| {
+                        let tensor =
+                            if *wrapper == last { tensor.clone() } else { tensor.zeros_like().unwrap() };
+                        (format!("{wrapper}.{name}"), tensor)
+                    })
+                })
+                .collect();
+            let path = folder.path().join("wrapped.safetensors");
+            candle_core::safetensors::save(&wrapped, &path).unwrap();
+            let network = RrdbNet::open(&path, &Device::Cpu, DType::F32).unwrap();
+            let found = network.forward(&image).unwrap();
+            assert_eq!(largest(&(found - &expected).unwrap()), 0.0, "{name} in {wrappers:?}");
+        }
+    }
+}
+
 #[test]
 fn networks_of_every_naming_and_scale_give_what_the_definition_gives() {
     let notes = std::fs::read_to_string(fixtures().join("expected.json")).unwrap();

@@ -40,6 +40,15 @@ pub struct RrdbNet {
     dtype: DType,
 }
 
+/// What may stand before all names: how training programs wrap the network (`params_ema` are averaged weights).
+const WRAPPERS: [&str; 3] = ["params_ema", "params", "module"];
+
+/// The network's own weights in a file of them.
+fn unwrapped(weights: &Weights) -> Weights {
+    let wraps = |inner: &Weights| Naming::of(inner).is_some();
+    WRAPPERS.iter().map(|name| weights.child(name)).find(wraps).unwrap_or_else(|| weights.clone())
+}
+
 impl RrdbNet {
     /// Opens a safetensors file with the names of Real-ESRGAN, or of either form of ESRGAN.
     ///
@@ -47,7 +56,7 @@ impl RrdbNet {
     /// When the file cannot be read or is no such network; as [`Weights::tensor`].
     pub fn open(path: &Path, device: &Device, dtype: DType) -> Result<Self> {
         check_no_pickle(path)?;
-        Self::load(&Weights::open_file(path, device, dtype)?, &path.display().to_string())
+        Self::load(&unwrapped(&Weights::open_file(path, device, dtype)?), &path.display().to_string())
     }
 
     /// By how much the network in a file enlarges, and the multiple that sizes need, from the file's header alone.
@@ -57,7 +66,7 @@ impl RrdbNet {
     pub fn scale_in(path: &Path, device: &Device) -> Result<(usize, usize)> {
         check_no_pickle(path)?;
         let file = path.display().to_string();
-        let outline = Outline::of(&Weights::open_file(path, device, DType::F32)?, &file)?;
+        let outline = Outline::of(&unwrapped(&Weights::open_file(path, device, DType::F32)?), &file)?;
         Ok(((1 << outline.names.upsampling.len()) / outline.unshuffle, outline.unshuffle))
     }
 

@@ -91,7 +91,11 @@ impl FileKind {
         if any(&["layers.0.self_attn.q_proj.weight", "resblocks.0.attn.in_proj_weight"]) {
             return Self::TextEncoder;
         }
-        if has("conv_first.weight") || has("model.0.weight") && any(&["model.1.sub."]) {
+        let wrapped = ["params_ema", "params", "module"];
+        if has("conv_first.weight")
+            || has("model.0.weight") && any(&["model.1.sub."])
+            || wrapped.iter().any(|name| has(&format!("{name}.conv_first.weight")))
+        {
             return Self::Upscaler;
         }
         let vectors = index.iter().all(|(_, location)| location.shape.len() <= 2);
