@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use image::RgbImage;
 use operations_contract::{ModelCapabilities, OperationKind, UpscaleModel};
-use sd_inference::{UpscaleNetwork, UpscaleOptions, UpscalerInfo, Upscaling};
+use sd_inference::{MemoryLimit, UpscaleNetwork, UpscaleOptions, UpscalerInfo, Upscaling};
 
 use crate::generator::{
     ActiveGeneration, GeneratedImages, GenerationTimings, Generator, GeneratorError, StepReport, StepResult,
@@ -19,12 +19,15 @@ const POSTPROCESS_SCALE: &str = "Postprocess upscale by";
 const POSTPROCESS_UPSCALER: &str = "Postprocess upscaler";
 
 /// A worker that enlarges pictures and draws none.
-pub struct UpscaleGenerator(Arc<UpscaleNetwork>);
+pub struct UpscaleGenerator {
+    network: Arc<UpscaleNetwork>,
+    memory: MemoryLimit,
+}
 
 impl UpscaleGenerator {
-    /// With the network that requests call by its [name](UpscaleNetwork::name).
-    pub fn new(network: UpscaleNetwork) -> Self {
-        Self(Arc::new(network))
+    /// With the network that requests call by its [name](UpscaleNetwork::name), and the memory that it may take.
+    pub fn new(network: UpscaleNetwork, memory: MemoryLimit) -> Self {
+        Self { network: Arc::new(network), memory }
     }
 }
 
@@ -32,10 +35,10 @@ impl Generator for UpscaleGenerator {
     type Active = ActiveUpscale;
 
     fn capabilities(&self) -> ModelCapabilities {
-        let base = ModelCapabilities::text_to_image(self.0.name(), "esrgan");
+        let base = ModelCapabilities::text_to_image(self.network.name(), "esrgan");
         ModelCapabilities {
             operations: vec![OperationKind::ImageUpscale],
-            upscale_models: vec![described(&self.0.info())],
+            upscale_models: vec![described(&self.network.info())],
             features: Vec::new(),
             ..base
         }
@@ -46,7 +49,10 @@ impl Generator for UpscaleGenerator {
     }
 
     fn upscale(&mut self, task: UpscaleTask) -> Result<ActiveUpscale, GeneratorError> {
-        ActiveUpscale::begin(task, |image, options| Arc::clone(&self.0).begin(image, options))
+        ActiveUpscale::begin(task, |image, options| {
+            self.network.check_memory(self.memory, image.dimensions(), options)?;
+            Arc::clone(&self.network).begin(image, options)
+        })
     }
 }
 

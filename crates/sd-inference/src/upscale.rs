@@ -10,7 +10,8 @@ pub use sd_models::esrgan::UpscaleTiles;
 use sd_models::esrgan::{RrdbNet, TiledUpscale};
 use sd_models::nn::{Seamless, Workspace};
 
-use crate::{Error, Result, circular};
+use crate::pipeline::Budget;
+use crate::{Error, MemoryLimit, Result, circular};
 
 /// Pixels of a result at most.
 const MAX_PIXELS: u64 = 8192 * 8192;
@@ -35,6 +36,8 @@ pub struct UpscaleNetwork {
     network: RrdbNet,
     name: String,
     device: Device,
+    /// Bytes of its weights.
+    weights: u64,
 }
 
 /// What is known of a network by its file's header alone.
@@ -128,7 +131,8 @@ impl UpscaleNetwork {
     pub fn open(path: impl AsRef<Path>, device: &Device, dtype: DType) -> Result<Self> {
         let path = path.as_ref();
         let (name, network) = (name_of(path), RrdbNet::open(path, device, dtype)?);
-        Ok(Self { network, name, device: device.clone() })
+        let weights = RrdbNet::loaded_bytes(path, device, dtype)?;
+        Ok(Self { network, name, device: device.clone(), weights })
     }
 
     /// What it is.
@@ -160,6 +164,21 @@ impl UpscaleNetwork {
         // Both directions of the filter that brings it to another size work on f32.
         let scaled = u64::from(pixels.0) * u64::from(pixels.1) * SCALED_PIXEL;
         own.saturating_add(if options.scale.is_some() { scaled } else { 0 })
+    }
+
+    /// Refuses a picture whose enlarging would not fit into memory beside the network: for a network that works without a
+    /// model, which checks by itself ([`Pipeline::begin_upscale`](crate::Pipeline::begin_upscale)).
+    ///
+    /// # Errors
+    /// [`Error::NotEnoughMemory`] with figures.
+    pub fn check_memory(
+        &self,
+        limit: MemoryLimit,
+        picture: (u32, u32),
+        options: &UpscaleOptions,
+    ) -> Result<()> {
+        let budget = Budget::alone(limit, &self.device, self.weights);
+        budget.check_upscale(self.workspace(picture, options), picture, 0)
     }
 
     /// Enlarges a picture. `done` is told after each tile how many are done, and of how many.

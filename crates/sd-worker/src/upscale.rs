@@ -35,9 +35,9 @@ pub(crate) fn run(args: &UpscaleArgs) -> Result<(), Failure> {
     let scale = network.scale();
     let worker = Worker::new(1, JobRegistry::in_memory().map_err(Failure::failed)?);
     let (router, models) = (worker.router.clone(), worker.models.clone());
-    let engine = worker.start_with(UpscaleGenerator::new(network))?;
+    let engine = worker.start_with(UpscaleGenerator::new(network, args.memory_limit.unwrap_or_default()))?;
     let operation = Operation::ImageUpscale(request);
-    let done = follow::to_the_end(&router, &models, engine, operation, Bar::new("tile", args.json))?;
+    let done = follow::to_the_end(&router, &models, engine, operation, Bar::new("tile", args.json), None)?;
 
     let files: Vec<&[u8]> = done.images.iter().map(|image| image.image.bytes()).collect();
     let elapsed = start.elapsed();

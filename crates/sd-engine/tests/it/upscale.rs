@@ -9,7 +9,7 @@ use sd_engine::{
     EngineHandle, GenerationEngine, JobRegistry, JobRouter, JobUpdate, ModelBoard, PARAMETERS_KEY, Picture,
     RequestQueue, SubmitError, UpscaleGenerator, encode_image, read_picture, read_texts,
 };
-use sd_inference::{DType, Device, Seamless, UpscaleNetwork, UpscaleOptions, UpscaleTiles};
+use sd_inference::{DType, Device, MemoryLimit, Seamless, UpscaleNetwork, UpscaleOptions, UpscaleTiles};
 
 use crate::support::{Worker, next};
 
@@ -22,7 +22,11 @@ async fn worker() -> (JobRouter, EngineHandle) {
     let (queue, receiver) = RequestQueue::new(8);
     let models = ModelBoard::new();
     let router = JobRouter::new(queue, JobRegistry::in_memory().unwrap(), models.clone());
-    let engine = GenerationEngine::new(UpscaleGenerator::new(network()), receiver, models.clone());
+    let engine = GenerationEngine::new(
+        UpscaleGenerator::new(network(), MemoryLimit::default()),
+        receiver,
+        models.clone(),
+    );
     let engine = engine.start().unwrap();
     models.settled().await;
     (router, engine)

@@ -1,6 +1,6 @@
 //! Whether a model and the work on a picture fit into memory, told before either begins.
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 use sd_models::esrgan::RrdbNet;
 use sd_models::taesd::AutoencoderTiny;
 use sd_models::unet::UnetConfig;
@@ -116,6 +116,12 @@ impl Budget {
         let tiny = AutoencoderTiny::is_in(&opened.weights("vae", DIFFUSION_STEM)?);
         let weights = weights(opened, &PARTS)?;
         Ok(Self { limit, tiling: opened.options.vae_tiling, weights, halvable, tiny })
+    }
+
+    /// For a network alone, loaded or about to be, whose weights take `weights` bytes.
+    pub(crate) fn alone(limit: MemoryLimit, device: &Device, weights: u64) -> Self {
+        let limit = if device.is_cpu() { limit } else { MemoryLimit::Off };
+        Self { limit, tiling: VaeTiling::Auto, weights, halvable: false, tiny: false }
     }
 
     /// With the weights of a model that is loaded beside this one, all but its VAE.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 
-use super::{RrdbNet, UpscaleTiles};
+use super::{RrdbNet, UpscaleTiles, unwrapped};
 use crate::nn::Seamless;
 use crate::{Result, Weights};
 
@@ -25,7 +25,7 @@ impl RrdbNet {
     /// # Errors
     /// When the file cannot be read.
     pub fn loaded_bytes(path: &Path, device: &Device, dtype: DType) -> Result<u64> {
-        Ok(Weights::open_file(path, device, dtype)?.loaded_bytes())
+        Ok(unwrapped(&Weights::open_file(path, device, dtype)?).loaded_bytes())
     }
 
     /// The memory that enlarging one picture of `size`, height and width, takes beside the weights, in bytes.
