@@ -60,15 +60,41 @@ impl Inspection {
 /// # Errors
 /// [`Error::NotAModel`] and [`Error::BadFile`] when it cannot be read.
 pub fn file(path: &Path) -> Result<Inspection> {
-    let index = single_file::read(path)?;
-    let kind = FileKind::of(&index);
-    Ok(Inspection {
+    Ok(loose(&single_file::read(path)?))
+}
+
+/// What tensors are that are no whole model.
+fn loose(index: &TensorIndex) -> Inspection {
+    let kind = FileKind::of(index);
+    Inspection {
         kind: kind.name(),
-        family: family_of_loose(&index).map(Family::name),
+        family: family_of_loose(index).map(Family::name),
         inpainting: false,
         prediction: None,
         parts: vec![part(kind.name(), index.iter().map(|(_, location)| location))],
-    })
+    }
+}
+
+/// What the folder at `path` holds that is a part of a model (a UNet, a VAE, a text encoder, a ControlNet); `None` if it has
+/// no weights of one, as a whole model's.
+///
+/// # Errors
+/// As [`Weights::open`].
+pub fn part_folder(path: &Path) -> Result<Option<Inspection>> {
+    let files = ModelFiles::Folder(path.to_owned());
+    if files.contains("model_index.json") {
+        return Ok(None);
+    }
+    for stem in ["diffusion_pytorch_model", "model"] {
+        let weights = match Weights::open(&files, ".", stem, &Device::Cpu, DType::F32) {
+            Err(Error::NotAModel { .. }) => continue,
+            weights => weights?,
+        };
+        if let Some(index) = weights.index() {
+            return Ok(Some(loose(index)));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether the file at `path` is a whole model.
@@ -86,6 +112,8 @@ pub fn is_checkpoint(path: &Path) -> Result<bool> {
 pub fn model(files: &ModelFiles) -> Result<Inspection> {
     let unet: UnetConfig = files.json("unet/config.json")?;
     let scheduler: Value = files.json("scheduler/scheduler_config.json")?;
+    let class: Value = files.json("model_index.json").unwrap_or_default();
+    let is_xl = class["_class_name"].as_str().is_some_and(|class| class.starts_with("StableDiffusionXL"));
     let mut parts = Vec::new();
     for folder in PARTS {
         if !files.contains(&format!("{folder}/config.json")) {
@@ -103,9 +131,10 @@ pub fn model(files: &ModelFiles) -> Result<Inspection> {
     }
     Ok(Inspection {
         kind: "pipeline",
-        family: family_of_width(unet.text_width()).map(Family::name),
+        family: family_of_width(unet.text_width()).or(is_xl.then_some(Family::Sdxl)).map(Family::name),
         inpainting: unet.in_channels == 9,
-        prediction: scheduler["prediction_type"].as_str().map(str::to_owned),
+        // Where it says nothing, the reference's classes take it for noise.
+        prediction: Some(scheduler["prediction_type"].as_str().unwrap_or("epsilon").to_owned()),
         parts,
     })
 }

@@ -299,6 +299,10 @@ fn a_hub_cannot_write_outside_its_folder() {
     home.refused(&["models", "pull", "tiny/other"], &[], 2);
 }
 
+fn folder_part(model: &Value, name: &str) -> Value {
+    model["parts"].as_array().unwrap().iter().find(|part| part["name"] == name).unwrap().clone()
+}
+
 /// The whole way of a single file: told about, used, converted, used again, with the same picture each time.
 #[test]
 fn a_single_file_is_inspected_used_and_converted() {
@@ -308,11 +312,26 @@ fn a_single_file_is_inspected_used_and_converted() {
     let told = home.json(&["models", "inspect", &file, "--model-config", &config, "--json"]);
     assert_eq!((&told["kind"], &told["inpainting"]), (&"pipeline".into(), &false.into()));
     assert_eq!(told["parts"].as_array().unwrap().len(), 3);
-    let folder = home.json(&["models", "inspect", &config, "--json"]);
-    assert_eq!((&told["parameters"], &told["memory"]), (&folder["parameters"], &folder["memory"]));
+    let model = home.json(&["models", "inspect", &config, "--json"]);
+    assert_eq!((&told["parameters"], &told["memory"]), (&model["parameters"], &model["memory"]));
     assert!(told["memory"]["f32"]["total"].as_u64() > told["memory"]["bf16"]["total"].as_u64());
     let printed = home.succeed(&["models", "inspect", &file]);
     assert!(printed.contains("SD 1.x") && printed.contains("unet"), "{printed}");
+    // A folder of one part, and a family that only the pipeline's name tells.
+    let part = |model: &str, folder: &str| {
+        let path = spelt::model(model).join(folder).display().to_string();
+        home.json(&["models", "inspect", &path, "--json"])
+    };
+    for (folder, kind) in [("unet", "unet"), ("vae", "vae"), ("text_encoder", "text encoder")] {
+        let found = part("sd15", folder);
+        assert_eq!(found["kind"], kind);
+        let whole = folder_part(&model, folder);
+        assert_eq!((&found["parameters"], &found["bytes"]), (&whole["parameters"], &whole["bytes"]));
+        let weights = found["memory"]["bf16"]["weights"].as_u64().unwrap();
+        assert_eq!(weights, 2 * found["parameters"].as_u64().unwrap());
+    }
+    let xl = part("sdxl", "");
+    assert_eq!((&xl["family"], &xl["prediction"]), (&"SDXL".into(), &"epsilon".into()));
 
     let message = home.refused(&["generate", "x", "--model", &file], &[], 2);
     assert!(message.contains("clip-tokenizer") && message.contains("--model-config"), "{message}");

@@ -14,7 +14,12 @@ use crate::model;
 pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
     let path = Path::new(&args.model);
     if path.is_file() && !inspect::is_checkpoint(path).map_err(Failure::refused)? {
-        return report(args, &inspect::file(path).map_err(Failure::refused)?, &[]);
+        return report_part(args, &inspect::file(path).map_err(Failure::refused)?);
+    }
+    if path.is_dir()
+        && let Some(part) = inspect::part_folder(path).map_err(Failure::refused)?
+    {
+        return report_part(args, &part);
     }
     let files = model::files(&args.model, &args.place)?;
     let found = inspect::model(&files).map_err(Failure::refused)?;
@@ -26,19 +31,48 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
     // What cannot be run, or lacks a part, can be inspected all the same.
     let memory: Vec<_> = [("f32", DType::F32), ("bf16", DType::BF16)]
         .into_iter()
-        .filter_map(|(name, dtype)| Some((name, estimate(dtype).ok()?)))
+        .filter_map(|(name, dtype)| {
+            let MemoryEstimate { weights, workspace, .. } = estimate(dtype).ok()?;
+            Some(Needed { dtype: name, weights, workspace })
+        })
         .collect();
     report(args, &found, &memory)
 }
 
-fn report(args: &InspectArgs, found: &Inspection, memory: &[(&str, MemoryEstimate)]) -> Result<(), Failure> {
+/// A part of a model takes the memory of its numbers, in the format that the model is loaded in; an upscaler always in f32.
+fn report_part(args: &InspectArgs, found: &Inspection) -> Result<(), Failure> {
+    let formats: &[(&'static str, u64)] =
+        if found.kind == "upscaler" { &[("f32", 4)] } else { &[("f32", 4), ("bf16", 2)] };
+    let needed = |(dtype, bytes): &(&'static str, u64)| Needed {
+        dtype,
+        weights: bytes * found.parameters(),
+        workspace: 0,
+    };
+    report(args, found, &formats.iter().map(needed).collect::<Vec<_>>())
+}
+
+/// The memory for a number format, in bytes.
+struct Needed {
+    dtype: &'static str,
+    weights: u64,
+    /// To make a picture; none for what makes no picture by itself.
+    workspace: u64,
+}
+
+impl Needed {
+    fn total(&self) -> u64 {
+        self.weights.saturating_add(self.workspace)
+    }
+}
+
+fn report(args: &InspectArgs, found: &Inspection, memory: &[Needed]) -> Result<(), Failure> {
     if args.json {
         let memory: serde_json::Map<_, _> = memory
             .iter()
-            .map(|(dtype, needed)| {
-                let needed = json!({"weights": needed.weights, "workspace": needed.workspace,
-                                    "total": needed.total()});
-                ((*dtype).to_owned(), needed)
+            .map(|needed| {
+                let bytes = json!({"weights": needed.weights, "workspace": needed.workspace,
+                                   "total": needed.total()});
+                (needed.dtype.to_owned(), bytes)
             })
             .collect();
         let mut report = serde_json::to_value(found).map_err(Failure::failed)?;
@@ -68,7 +102,12 @@ fn report(args: &InspectArgs, found: &Inspection, memory: &[(&str, MemoryEstimat
         let size = DecimalBytes(found.bytes()).to_string();
         say(format!("  {:<16}{:>16}{size:>12}", "together", millions(found.parameters())))?;
     }
-    for (dtype, needed) in memory {
+    for needed in memory {
+        let dtype = needed.dtype;
+        if needed.workspace == 0 {
+            say(format!("memory in {dtype}: {} of weights", DecimalBytes(needed.weights)))?;
+            continue;
+        }
         say(format!(
             "memory in {dtype}: {} ({} of weights, {} to make a picture)",
             DecimalBytes(needed.total()),
