@@ -21,6 +21,7 @@ use crate::loras::LoraArg;
 use crate::model_set::ModelSetup;
 use crate::models::args::ModelsArgs;
 use crate::pool::PoolArgs;
+use crate::previews::PreviewArgs;
 use crate::registration::args::SupervisorArgs;
 use crate::store::StoreArgs;
 use safety::SafetyArgs;
@@ -326,6 +327,8 @@ pub(crate) struct GenerateArgs {
     /// A LoRA to apply: a file, or a name in --lora-dir, and its scale [default: 1]. Can be given several times.
     #[arg(long, env = "SD_WORKER_LORA", value_delimiter = ',', value_name = "NAME|FILE[:SCALE]")]
     pub(crate) lora: Vec<LoraArg>,
+    #[command(flatten)]
+    pub(crate) previews: PreviewArgs,
     /// The file to write: .png, .jpg or .webp. Several pictures get -1, -2, ... before the ending.
     #[arg(long, short, env = "SD_WORKER_OUTPUT", default_value = "sd-worker.png", value_name = "FILE")]
     pub(crate) output: PathBuf,
@@ -447,6 +450,10 @@ pub(crate) struct UpscaleArgs {
     /// Which edges of the picture meet, so that those of the result do: x (left and right), y (top and bottom) or both.
     #[arg(long, env = "SD_WORKER_TILING", value_enum, value_name = "AXES")]
     pub(crate) tiling: Option<Axes>,
+    /// How much memory network and work may take on the CPU: bytes, `1.5GB`, `2GiB`, or `off` for no limit [default: what
+    /// the machine has left].
+    #[arg(long, env = "SD_WORKER_MEMORY_LIMIT", value_name = "BYTES|off", value_parser = memory_limit)]
+    pub(crate) memory_limit: Option<MemoryLimit>,
     /// Where to compute: `cpu`, `cuda`, `cuda:N` or `metal`.
     #[arg(long, env = "SD_WORKER_DEVICE", default_value = "cpu")]
     pub(crate) device: DeviceName,

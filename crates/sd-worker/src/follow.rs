@@ -4,6 +4,7 @@ use operations_contract::{JobId, Operation};
 use sd_engine::{EngineHandle, JobRouter, JobUpdate, ModelBoard};
 
 use crate::exit::Failure;
+use crate::previews::PreviewFile;
 use crate::story::{Bar, Done, Story};
 
 /// Submits the operation, follows its job to the end and stops the engine.
@@ -13,6 +14,7 @@ pub(crate) fn to_the_end(
     engine: EngineHandle,
     operation: Operation,
     bar: Bar,
+    previews: Option<PreviewFile>,
 ) -> Result<Done, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -21,7 +23,7 @@ pub(crate) fn to_the_end(
     let finished = runtime.block_on(async {
         models.settled().await;
         let accepted = router.submit(operation).map_err(Failure::refused)?;
-        follow(router, &accepted.job_id, bar).await
+        follow(router, &accepted.job_id, bar, previews).await
     });
     router.shutdown();
     engine.join().map_err(Failure::failed)?;
@@ -29,9 +31,14 @@ pub(crate) fn to_the_end(
 }
 
 /// Follows the job to its end, showing its progress. Ctrl-C cancels it.
-async fn follow(router: &JobRouter, id: &JobId, bar: Bar) -> Result<Done, Failure> {
+async fn follow(
+    router: &JobRouter,
+    id: &JobId,
+    bar: Bar,
+    previews: Option<PreviewFile>,
+) -> Result<Done, Failure> {
     let mut updates = router.subscribe(id, 0).ok_or_else(|| Failure::failed("the job is gone"))?;
-    let mut story = Story::new(bar);
+    let mut story = Story::new(bar, previews);
     let mut interrupted = false;
     loop {
         let update = tokio::select! {

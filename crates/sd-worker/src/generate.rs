@@ -73,6 +73,7 @@ fn make(args: &GenerateArgs, operation: impl Fn(Common) -> Operation) -> Result<
     common.output.quality = args.quality;
     operation(common.clone()).validate().map_err(Failure::refused)?;
     let output = OutputFiles::reserve(&args.output)?;
+    let previews = args.previews.file()?;
     common.output = Output { format: output.format(), metadata: !args.no_metadata, quality: args.quality };
 
     let worker = Worker::new(1, JobRegistry::in_memory().map_err(Failure::failed)?);
@@ -82,7 +83,8 @@ fn make(args: &GenerateArgs, operation: impl Fn(Common) -> Operation) -> Result<
     let (loras, catalogue) = loras::chosen(&args.lora, args.model.lora_dir.as_deref(), &pipeline)?;
     common.loras = loras;
     let engine = worker.start(pipeline, nets, catalogue, args.model.name())?;
-    let done = follow::to_the_end(&router, &models, engine, operation(common), Bar::new("step", args.json))?;
+    let bar = Bar::new("step", args.json);
+    let done = follow::to_the_end(&router, &models, engine, operation(common), bar, previews)?;
     report(args, output, &done, start.elapsed())
 }
 
@@ -118,6 +120,7 @@ pub(crate) fn common(args: &GenerateArgs) -> Result<Common, Failure> {
         tiling: args.tiling.map(Into::into).unwrap_or_default(),
         control: args.control.read()?,
         guess_mode: args.control.guess_mode,
+        preview: args.previews.request(),
         ..Common::default()
     })
 }

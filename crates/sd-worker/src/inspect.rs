@@ -182,6 +182,12 @@ impl Command {
                 ("operation" | "num_images", _) => {}
                 // They have flags of their own kind.
                 ("control", Value::Array(_)) => {}
+                // Looking on changes no picture.
+                ("preview", _) => {}
+                // Also the default: the environment may name another.
+                ("model", Value::String(name)) if self.known.get_name() != UPSCALE => {
+                    self.arguments.push(format!("--model={name}"));
+                }
                 ("loras", Value::Array(loras)) if self.argument("lora").is_some() => {
                     for lora in loras {
                         let name = lora.get("name").and_then(Value::as_str).unwrap_or_default();

@@ -23,6 +23,7 @@ mod model_set;
 mod models;
 mod output;
 mod pool;
+mod previews;
 mod registration;
 mod reload;
 mod safety;

@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use operations_contract::{ErrorCode, ErrorDetail, EventImage, JobEvent, Terminator, Timings};
 
 use crate::exit::{Failure, Kind};
+use crate::previews::PreviewFile;
 
 /// What a finished job told.
 #[derive(Debug)]
@@ -34,12 +35,13 @@ pub(crate) struct Story {
     bar: ProgressBar,
     done: Option<Done>,
     error: Option<ErrorDetail>,
+    previews: Option<PreviewFile>,
 }
 
 impl Story {
-    /// Of a job whose progress is shown so.
-    pub(crate) fn new(bar: Bar) -> Self {
-        Self { bar: progress_bar(bar), done: None, error: None }
+    /// Of a job whose progress is shown so, and whose pictures on the way go there.
+    pub(crate) fn new(bar: Bar, previews: Option<PreviewFile>) -> Self {
+        Self { bar: progress_bar(bar), done: None, error: None, previews }
     }
 
     /// What happens next.
@@ -51,6 +53,13 @@ impl Story {
                 self.bar.set_position(step.into());
             }
             JobEvent::Narration { message, .. } => self.note(&message),
+            JobEvent::Preview { image, .. } => {
+                let shown = self.previews.as_ref().map(|file| file.show(image.bytes()));
+                if let Some(Err(Failure { message, .. })) = shown {
+                    // The picture itself is worth more than those on the way.
+                    self.note(&format!("no preview: {message}"));
+                }
+            }
             JobEvent::Complete { images, timings, .. } => self.done = Some(Done { images, timings }),
             JobEvent::Error(detail) => self.error = Some(detail),
             _ => {}

@@ -48,6 +48,48 @@ fn demo_side() -> u32 {
     settings["default_width"].as_u64().unwrap() as u32
 }
 
+/// The last picture on the way lies beside the finished one and looks like it; the finished one is what it is without.
+#[test]
+fn a_picture_on_the_way_is_shown_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |more: &[&str]| {
+        let arguments = [
+            &[
+                "generate",
+                "a large red circle on sand",
+                "--steps=6",
+                "--seed=5",
+                "--output=c.png",
+                "--no-metadata",
+            ],
+            more,
+        ];
+        let output = sd_worker(&arguments.concat(), folder.path());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        std::fs::read(folder.path().join("c.png")).unwrap()
+    };
+    let plain = draw(&[]);
+    let watched =
+        draw(&["--preview=way.jpg", "--preview-every=5", "--preview-method=vae", "--preview-side=64"]);
+    assert!(plain == watched, "looking on changed the picture");
+    assert_eq!(files(folder.path()), ["c.png", "way.jpg"]);
+    let on_the_way = image::open(folder.path().join("way.jpg")).unwrap().to_rgb8();
+    assert_eq!(on_the_way.dimensions(), (64, 64));
+    // After five of six steps it is nearly what it becomes.
+    let finished = image::load_from_memory(&plain).unwrap();
+    let finished = finished.resize_exact(64, 64, image::imageops::FilterType::Triangle).to_rgb8();
+    let sum: u64 = on_the_way.iter().zip(finished.iter()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+    assert!(sum / 64 / 64 / 3 < 20, "mean difference {}", sum / 64 / 64 / 3);
+    for (arguments, named) in [
+        (["generate", "x", "--preview=way.png"], ".jpg"),
+        (["generate", "x", "--preview-every=3"], "--preview"),
+    ] {
+        let output = sd_worker(&arguments, folder.path());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains(named), "{}", text(&output.stderr));
+    }
+}
+
 #[test]
 fn json_tells_the_same_to_programs_and_the_same_seed_gives_the_same_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -50,12 +50,16 @@ fn a_job_goes_from_submission_to_its_files() {
 
     // The same flags here and there give the same file.
     let flags = ["a red circle on green grass", "--steps=3", "--seed=5", "--no-metadata", "--num-images=2"];
-    let waited = remote(&[&["submit", "generate"], &flags[..], &["--wait", "--output=there.png"]].concat());
+    let waited = remote(
+        &[&["submit", "generate"], &flags[..], &["--wait", "--output=there.png", "--preview=way.jpg"]]
+            .concat(),
+    );
     let printed = out(&waited);
     assert!(
         printed.contains("there-1.png: 128x128, seed 5") && printed.contains("there-2.png: 128x128, seed 6"),
         "{printed}"
     );
+    assert!(image::open(folder.path().join("way.jpg")).unwrap().width() <= 256);
     let local = Command::new(env!("CARGO_BIN_EXE_sd-worker"))
         .arg("generate")
         .args(flags)

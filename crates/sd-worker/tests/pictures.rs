@@ -361,6 +361,12 @@ fn a_picture_is_enlarged() {
     assert_eq!(picture("three.png", folder).dimensions(), (3 * side, 3 * side));
     assert_eq!(sd_worker(&["inspect", "three.png"], folder).status.code(), Some(2), "nothing is told");
 
+    // Memory is counted before: the network needs more than this beside itself, and the command says how much.
+    let output = sd_worker(&["upscale", "circle.jpg", &network("basic_4x"), "--memory-limit=1MB"], folder);
+    let message = text(&output.stderr);
+    assert!(!output.status.success() && message.contains("enlarging 128x128 pixels needs"), "{message}");
+    assert!(message.contains("of the limit of 1.0"), "{message}");
+
     let (tiny, coarse) =
         (format!("--preview-vae={fixtures}/taesd/model"), format!("--model={fixtures}/sd21/model"));
     for (arguments, named) in [

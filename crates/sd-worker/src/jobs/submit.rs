@@ -15,6 +15,7 @@ use super::watch::{self, Shown};
 use crate::args::GenerateArgs;
 use crate::exit::{Failure, say};
 use crate::output::{OutputFiles, format_of};
+use crate::previews::PreviewFile;
 use crate::{generate, model};
 
 /// A request and what happens to its pictures.
@@ -22,11 +23,15 @@ struct Request {
     body: Value,
     saving: SavingArgs,
     format: ImageFormat,
+    previews: Option<PreviewFile>,
 }
 
 /// `explicit` names the flags that stand on the command line.
 pub(crate) fn run(client: &Client, args: &SubmitArgs, explicit: &[String]) -> Result<(), Failure> {
-    let Request { mut body, saving, format } = request(args, explicit)?;
+    let Request { mut body, saving, format, previews } = request(args, explicit)?;
+    if previews.is_some() && !args.wait {
+        return Err(Failure::refused("--preview: without --wait nobody would write the file"));
+    }
     if let Some(fields) = body.as_object_mut() {
         let more = [("priority", json!(args.priority)), ("deadline_ms", json!(args.deadline_ms))];
         fields.extend(
@@ -45,7 +50,7 @@ pub(crate) fn run(client: &Client, args: &SubmitArgs, explicit: &[String]) -> Re
     if !saving.json {
         eprintln!("note: {job_id}");
     }
-    let done = watch::follow(client, job_id.as_str(), Shown { bar: !saving.json, events: false })?;
+    let done = watch::follow(client, job_id.as_str(), Shown { bar: !saving.json, events: false }, previews)?;
     let images: Vec<Saved<'_>> = done
         .images
         .iter()
@@ -91,7 +96,7 @@ fn from_flags(
     operation.validate().map_err(Failure::refused)?;
     let body = serde_json::to_value(&operation).map_err(Failure::failed)?;
     let saving = SavingArgs { output: Some(args.output.clone()), json: args.json };
-    Ok(Request { body, saving, format })
+    Ok(Request { body, saving, format, previews: args.previews.file()? })
 }
 
 /// What concerns loading is the worker's own: it would be ignored.
@@ -129,5 +134,5 @@ fn from_file(args: &RequestArgs) -> Result<Request, Failure> {
     let named = body.pointer("/output/format").cloned();
     let format = named.and_then(|format| serde_json::from_value(format).ok()).unwrap_or(ImageFormat::Png);
     let saving = SavingArgs { output: args.saving.output.clone(), json: args.saving.json };
-    Ok(Request { body, saving, format })
+    Ok(Request { body, saving, format, previews: None })
 }

@@ -9,6 +9,7 @@ use super::args::WatchArgs;
 use super::client::{Client, Unanswered};
 use super::{events, job_path};
 use crate::exit::{Failure, say};
+use crate::previews::PreviewFile;
 use crate::story::{Bar, Done, Story};
 
 /// The first pause after a connection broke; each further one is twice as long.
@@ -18,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 10;
 
 pub(crate) fn run(client: &Client, args: &WatchArgs) -> Result<(), Failure> {
-    let done = follow(client, &args.job, Shown { bar: !args.json, events: args.json })?;
+    let done = follow(client, &args.job, Shown { bar: !args.json, events: args.json }, None)?;
     if args.json {
         return Ok(());
     }
@@ -47,8 +48,13 @@ enum Ended {
 }
 
 /// Follows a job to its end. Where a connection breaks, the next one goes on after the last event.
-pub(crate) fn follow(client: &Client, job: &str, shown: Shown) -> Result<Done, Failure> {
-    let mut story = Story::new(Bar::new("step", !shown.bar));
+pub(crate) fn follow(
+    client: &Client,
+    job: &str,
+    shown: Shown,
+    previews: Option<PreviewFile>,
+) -> Result<Done, Failure> {
+    let mut story = Story::new(Bar::new("step", !shown.bar), previews);
     let (mut last, mut attempt) = (0, 0);
     loop {
         let before = last;
