@@ -111,6 +111,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Whoever asked for the work no longer wants it.
+    #[error("stopped by the caller")]
+    Stopped,
     /// A tensor operation failed: a shape that the model cannot take, or a device error.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

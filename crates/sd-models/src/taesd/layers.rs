@@ -1,5 +1,6 @@
 //! A row of convolutions and residual blocks, read off the names of its tensors.
 
+use super::Pause;
 use crate::nn::{Conv2d, ConvConfig, ConvInputs, FeatureMap, Padding};
 use crate::{Error, Result, Weights};
 
@@ -26,7 +27,7 @@ pub(super) struct Layers {
 }
 
 #[derive(Debug)]
-enum Layer {
+pub(super) enum Layer {
     Conv(Conv2d),
     /// The first one of a decoder is followed by ReLU.
     ConvRelu(Conv2d),
@@ -77,7 +78,12 @@ impl Layers {
                 "the tensors do not end with a convolution: the file is no tiny autoencoder".into()
             ));
         }
-        Ok(Self { layers, in_channels, scale_factor: 1 << halvings })
+        Ok(Self::new(layers, in_channels, halvings))
+    }
+
+    /// `halvings`: how often height and width are halved or doubled.
+    pub(super) fn new(layers: Vec<Layer>, in_channels: usize, halvings: usize) -> Self {
+        Self { layers, in_channels, scale_factor: 1 << halvings }
     }
 
     pub(super) fn in_channels(&self) -> usize {
@@ -88,13 +94,18 @@ impl Layers {
         self.scale_factor
     }
 
-    pub(super) fn forward(&self, input: FeatureMap) -> Result<FeatureMap> {
-        self.layers.iter().try_fold(input, |state, layer| layer.forward(&state))
+    /// `pause` is called before each convolution; its error ends the work.
+    pub(super) fn forward(&self, input: FeatureMap, pause: Pause<'_>) -> Result<FeatureMap> {
+        self.layers.iter().try_fold(input, |state, layer| {
+            pause()?;
+            layer.forward(&state, pause)
+        })
     }
 }
 
 impl Layer {
-    fn forward(&self, input: &FeatureMap) -> Result<FeatureMap> {
+    /// `pause` is called between its convolutions.
+    fn forward(&self, input: &FeatureMap, pause: Pause<'_>) -> Result<FeatureMap> {
         match self {
             Self::Conv(conv) => conv.forward(input),
             Self::ConvRelu(conv) => conv.forward(input)?.leaky_relu(0.0),
@@ -106,7 +117,9 @@ impl Layer {
             }
             Self::Block([first, second, third]) => {
                 let state = first.forward(input)?.leaky_relu(0.0)?;
+                pause()?;
                 let state = second.forward(&state)?.leaky_relu(0.0)?;
+                pause()?;
                 let residual = ConvInputs { residual: Some(input), ..ConvInputs::default() };
                 third.forward_with(&state, residual)?.leaky_relu(0.0)
             }

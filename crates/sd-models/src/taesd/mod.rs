@@ -5,6 +5,7 @@
 //! the names and shapes of its tensors, so that a file needs no configuration beside it.
 
 mod layers;
+mod random;
 
 use std::path::Path;
 
@@ -24,6 +25,9 @@ const ENCODERS: [(&str, usize); 3] = [("encoder.layers", 0), ("encoder", 0), ("t
 
 /// Latents beyond this are bent back: the decoder never saw others.
 const LARGEST_LATENT: f64 = 3.0;
+
+/// What is called between two pieces of work: it may wait, and its error ends the work.
+pub type Pause<'a> = &'a mut dyn FnMut() -> Result<()>;
 
 /// A tiny autoencoder: always a decoder, and an encoder where the file has one.
 #[derive(Debug)]
@@ -82,18 +86,19 @@ impl AutoencoderTiny {
     /// # Errors
     /// When nothing is there or the tensors are not those of a tiny autoencoder; as [`Weights::tensor`].
     pub fn open(path: &Path, device: &Device, dtype: DType) -> Result<Self> {
-        let shown = path.display().to_string();
-        let weights = match path.is_dir() {
-            true => {
-                let files = ModelFiles::Folder(path.to_owned());
-                if files.contains("config.json") {
-                    files.json::<TinyConfig>("config.json")?.check(&files.describe("config.json"))?;
-                }
-                Weights::open(&files, ".", "diffusion_pytorch_model", device, dtype)?
-            }
-            false => Weights::open_file(path, device, dtype)?,
-        };
-        Self::load(&weights, &shown)
+        Self::load(&Self::weights(path, device, dtype)?, &path.display().to_string())
+    }
+
+    /// The tensors of a folder or file.
+    fn weights(path: &Path, device: &Device, dtype: DType) -> Result<Weights> {
+        if !path.is_dir() {
+            return Weights::open_file(path, device, dtype);
+        }
+        let files = ModelFiles::Folder(path.to_owned());
+        if files.contains("config.json") {
+            files.json::<TinyConfig>("config.json")?.check(&files.describe("config.json"))?;
+        }
+        Weights::open(&files, ".", "diffusion_pytorch_model", device, dtype)
     }
 
     /// Loads the model from tensors of any of the known namings. `file` names them in error messages.
@@ -162,9 +167,18 @@ impl AutoencoderTiny {
     /// # Errors
     /// As [`decode`](Self::decode).
     pub fn decode_with(&self, latents: &Tensor, seamless: Seamless) -> Result<Tensor> {
+        self.decode_in_pieces(latents, seamless, &mut || Ok(()))
+    }
+
+    /// As [`decode_with`](Self::decode_with), but `pause` is called before each convolution, and may wait there: for
+    /// pictures that are decoded beside other work. Thirty-five times in the published networks.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode), and the first error of `pause`, which ends the work ([`Error::Stopped`]).
+    pub fn decode_in_pieces(&self, latents: &Tensor, seamless: Seamless, pause: Pause<'_>) -> Result<Tensor> {
         let latents = ((latents.to_dtype(self.dtype)? / LARGEST_LATENT)?.tanh()? * LARGEST_LATENT)?;
         let latents = FeatureMap::from_nchw(&latents)?.with_seamless(seamless);
-        let pixels = self.decoder.forward(latents)?.to_nchw()?;
+        let pixels = self.decoder.forward(latents, pause)?.to_nchw()?;
         Ok(pixels.to_dtype(DType::F32)?.affine(2.0, -1.0)?)
     }
 
@@ -186,7 +200,7 @@ impl AutoencoderTiny {
         };
         let pixels = pixels.to_dtype(self.dtype)?.affine(0.5, 0.5)?;
         let pixels = FeatureMap::from_nchw(&pixels)?.with_seamless(seamless);
-        Ok(encoder.forward(pixels)?.to_nchw()?.to_dtype(DType::F32)?)
+        Ok(encoder.forward(pixels, &mut || Ok(()))?.to_nchw()?.to_dtype(DType::F32)?)
     }
 }
 
