@@ -1,5 +1,7 @@
 //! What takes pictures to latents and back: the model's VAE, or a tiny autoencoder in its place.
 
+use std::sync::Arc;
+
 use candle_core::{Device, Tensor};
 use sd_models::taesd::AutoencoderTiny;
 use sd_models::vae::{AutoencoderKl, Canvas, LatentDistribution, VaeConfig};
@@ -12,7 +14,7 @@ pub(crate) enum Autoencoder {
     Kl(Box<AutoencoderKl>),
     /// With the configuration of the VAE whose latents it reads.
     Tiny {
-        tiny: Box<AutoencoderTiny>,
+        tiny: Arc<AutoencoderTiny>,
         config: Box<VaeConfig>,
     },
 }
@@ -36,6 +38,14 @@ impl Autoencoder {
         match self {
             Self::Kl(vae) => vae.config(),
             Self::Tiny { config, .. } => config,
+        }
+    }
+
+    /// The tiny autoencoder, if it is one.
+    pub(crate) fn tiny(&self) -> Option<&Arc<AutoencoderTiny>> {
+        match self {
+            Self::Kl(_) => None,
+            Self::Tiny { tiny, .. } => Some(tiny),
         }
     }
 

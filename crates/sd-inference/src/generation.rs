@@ -1,12 +1,13 @@
 //! One request on its way to images: a value that is advanced step by step.
 
 mod hires;
+mod previews;
 mod refine;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use image::RgbImage;
 use sd_models::nn::{Seamless, Workspace};
 use sd_models::unet::{AddedCondition, Residuals, UnetInputs};
@@ -17,7 +18,7 @@ use crate::control::{Controls, Moment};
 use crate::guidance::Guidance;
 use crate::init::{Begun, Place};
 use crate::pipeline::{Parts, Work};
-use crate::preview::{PendingPreview, PreviewMethod};
+use crate::preview::to_image;
 use crate::repaint::{Keep, Paste};
 use crate::rng::{BatchNoise, NoiseKind};
 use crate::schedulers::{Sampler, Scheduler, SchedulerOptions};
@@ -158,7 +159,8 @@ impl Generation {
         let batch = request.num_images.saturating_mul(if guided { 2 } else { 1 });
         Controls::check(&parts, &request.controls)?;
         let control = Controls::work(&parts, &request.controls, batch, [width, height]);
-        let work = Work { width, height, batch, control, enlarging: 0 };
+        let work = Work { width, height, batch, control, enlarging: 0, beside: 0 };
+        let work = parts.with_previews(work, request.preview);
         let plan = parts.budget.check_work(parts.unet.config(), parts.vae.config(), work)?;
         let options = SchedulerOptions {
             steps,
@@ -379,38 +381,6 @@ impl Generation {
         (0..self.latents.dim(0)?).map(picture).collect()
     }
 
-    /// The first picture as the last step means it to become. `None` before the first step, and by
-    /// [`PreviewMethod::LatentRgb`] for a model whose latents nobody can read, and by [`PreviewMethod::Taesd`] where none
-    /// was loaded.
-    ///
-    /// # Errors
-    /// As [`Generation::decode`].
-    pub fn preview(&self, method: PreviewMethod) -> Result<Option<RgbImage>> {
-        Ok(self.pending_preview(method)?.map(PendingPreview::picture))
-    }
-
-    /// As [`preview`](Self::preview), without what can be done beside the next step: the result may go to another thread.
-    ///
-    /// # Errors
-    /// As [`Generation::decode`].
-    pub fn pending_preview(&self, method: PreviewMethod) -> Result<Option<PendingPreview>> {
-        let Some((step, latents, prediction)) = &self.last else { return Ok(None) };
-        let first = |tensor: &Tensor| tensor.narrow(0, 0, 1);
-        let input = self.scheduler.scale_model_input(&first(latents)?, *step)?;
-        let clean = self.scheduler.clean_sample(&first(prediction)?, *step, &input)?;
-        let drawn = match (method, &self.parts.info.latent_rgb) {
-            (PreviewMethod::Vae, _) => self.drawn(&clean)?,
-            (PreviewMethod::Taesd, _) => match &self.parts.preview_vae {
-                Some(tiny) => to_image(&tiny.decode_with(&clean, self.canvas.seamless)?)?,
-                None => return Ok(None),
-            },
-            (PreviewMethod::LatentRgb, Some(map)) => map.picture(&clean)?,
-            (PreviewMethod::LatentRgb, None) => return Ok(None),
-        };
-        let size = (self.width as u32, self.height as u32);
-        Ok(Some(PendingPreview::new(drawn, size, self.paste.clone())))
-    }
-
     /// The picture that the VAE makes of one image's latents.
     fn drawn(&self, latents: &Tensor) -> Result<RgbImage> {
         let _workspace = Workspace::new();
@@ -500,20 +470,4 @@ fn checked_size(field: &'static str, value: usize, multiple: usize) -> Result<us
         true => Ok(value),
         false => Err(invalid(field, value, format!("a multiple of {multiple} pixels"))),
     }
-}
-
-/// Pixels `(1, 3, height, width)` in -1..=1 as bytes, rounded as the reference's image processor does.
-fn to_image(pixels: &Tensor) -> Result<RgbImage> {
-    let (_, _, height, width) = pixels.dims4()?;
-    let pixels =
-        pixels.squeeze(0)?.permute((1, 2, 0))?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    if pixels.iter().any(|value| !value.is_finite()) {
-        return Err(Error::NotFinite { stage: "the VAE".into() });
-    }
-    let bytes = pixels
-        .into_iter()
-        .map(|value| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8)
-        .collect();
-    RgbImage::from_raw(width as u32, height as u32, bytes)
-        .ok_or_else(|| Error::NotFinite { stage: "the picture's size".into() })
 }

@@ -55,7 +55,7 @@ pub use pipeline::{
     AppliedLora, LoadOptions, MemoryEstimate, MemoryLimit, ModelDefaults, ModelSource, Pipeline,
     PipelineInfo, RandomModel, VaeTiling,
 };
-pub use preview::{LatentRgb, PendingPreview, PreviewMethod};
+pub use preview::{Background, LatentRgb, PendingPreview, PreviewMethod};
 pub use repaint::InitMask;
 pub use request::GenerationRequest;
 pub use sd_models::lora::Lora;

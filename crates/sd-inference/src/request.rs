@@ -5,7 +5,7 @@ use sd_models::nn::Seamless;
 use crate::pipeline::AppliedLora;
 use crate::rng::NoiseKind;
 use crate::schedulers::{Sampler, Schedule, TimestepSpacing};
-use crate::{Control, GuidanceInterval, Hires, InitImage, Refiner};
+use crate::{Control, GuidanceInterval, Hires, InitImage, PreviewMethod, Refiner};
 
 /// A request for images of a text, from noise or from a picture. Whatever is `None` is the model's own choice.
 ///
@@ -70,6 +70,9 @@ pub struct GenerationRequest {
     /// Lets the control pictures speak for themselves: they steer only what the prompt pulls towards, and the less
     /// strongly the finer the detail. Meant for an empty prompt and a guidance scale from 3 to 5.
     pub guess_mode: bool,
+    /// The method of the previews that will be asked for: the memory of decoding one beside the steps is counted then. Asking
+    /// for others, or for any without saying so here, is allowed.
+    pub preview: Option<PreviewMethod>,
     /// Low-rank adapters to apply, each at its scale; their order makes no difference beyond rounding.
     pub loras: Vec<AppliedLora>,
 }
@@ -103,6 +106,7 @@ impl GenerationRequest {
             init: None,
             controls: Vec::new(),
             guess_mode: false,
+            preview: None,
             loras: Vec::new(),
         }
     }

@@ -96,6 +96,7 @@ impl Hires {
             _ => 0,
         };
         let work = Work { width, height, control, enlarging, ..work };
+        let work = parts.with_previews(work, request.preview);
         let plan = parts.budget.check_work(parts.unet.config(), parts.vae.config(), work)?;
         let scheduler = parts.scheduler.start(&SchedulerOptions { steps, ..options })?;
         let canvas = Canvas { tiles: plan.tiles, seamless: request.seamless };

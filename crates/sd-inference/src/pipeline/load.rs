@@ -1,6 +1,6 @@
 //! From the files of a model to a pipeline.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::random::RandomModel;
 use super::refiner::DescribedRefiner;
 use super::text::{Manner, TextEncoders, TextInfo};
+use super::tiny;
 use super::{
     Budget, ControlWork, MemoryEstimate, MemoryLimit, ModelDefaults, Parts, PipelineInfo, VaeTiling, Work,
 };
@@ -67,7 +68,8 @@ pub struct LoadOptions {
     pub embeddings: Vec<PathBuf>,
     /// A folder of such files; those that do not fit are left out, with a note.
     pub embeddings_dir: Option<PathBuf>,
-    /// A tiny autoencoder (TAESD, for SDXL TAESDXL) for previews: a folder or a safetensors file.
+    /// A tiny autoencoder (TAESD, for SDXL TAESDXL) for previews: a folder or a safetensors file. Where none is given, a model
+    /// with random weights gets a random one.
     pub preview_vae: Option<PathBuf>,
     /// A network that second passes may enlarge with ([`Upscaler::Network`](crate::Upscaler::Network)): a file as
     /// [`UpscaleNetwork::open`](crate::UpscaleNetwork::open) reads it.
@@ -285,7 +287,9 @@ impl Described {
     fn usual_work(&self, options: &LoadOptions) -> Work {
         let (width, height) = self.default_size();
         let (width, height) = (options.width.unwrap_or(width), options.height.unwrap_or(height));
-        Work { width, height, batch: 2, control: ControlWork::default(), enlarging: 0 }
+        let previews = options.preview_vae.is_some() && options.device.is_cpu();
+        let beside = if previews { AutoencoderTiny::decode_workspace(height, width) } else { 0 };
+        Work { width, height, batch: 2, control: ControlWork::default(), enlarging: 0, beside }
     }
 }
 
@@ -307,7 +311,7 @@ pub(super) fn describe(source: &ModelSource, options: &LoadOptions) -> Result<Pi
     let scheduler = described.scheduler(&opened)?;
     let text = TextInfo::read(&opened, described.manner())?;
     described.check_text(&opened, &text)?;
-    let mut info = info(options, &described, &text, &scheduler)?;
+    let mut info = info(&opened, &described, &text, &scheduler)?;
     info.refiner = refiner.is_some();
     let vae = opened.weights("vae", DIFFUSION_STEM)?;
     info.tiny_vae = AutoencoderTiny::is_in(&vae);
@@ -348,7 +352,7 @@ pub(super) fn parts(
     let scheduler = described.scheduler(opened)?;
     let (text, notes) = TextEncoders::load(opened, described.manner())?;
     described.check_text(opened, &text.info())?;
-    let mut info = info(options, &described, &text.info(), &scheduler)?;
+    let mut info = info(opened, &described, &text.info(), &scheduler)?;
     info.notes.extend(notes);
     let Described { unet, vae: vae_config, budget, .. } = described;
     let unet = Unet2DConditionModel::load(
@@ -356,10 +360,7 @@ pub(super) fn parts(
         unet,
         &opened.describe("unet/config.json"),
     )?;
-    let preview_vae = match &options.preview_vae {
-        Some(path) => Some(preview_vae(path, &vae_config, options)?),
-        None => None,
-    };
+    let preview_vae = tiny::for_previews(opened, &vae_config)?;
     let vae = match vae {
         Some(vae) => vae,
         None => {
@@ -398,40 +399,19 @@ fn autoencoder(opened: &Opened<'_>, config: VaeConfig, dtype: DType) -> Result<A
     let described = opened.describe("vae/config.json");
     if AutoencoderTiny::is_in(&weights) {
         let tiny = AutoencoderTiny::load(&weights, &described)?;
-        let tiny = Box::new(fitting(tiny, &config, &described)?);
+        let tiny = Arc::new(tiny::fitting(tiny, &config, &described)?);
         return Ok(Autoencoder::Tiny { tiny, config: Box::new(config) });
     }
     Ok(Autoencoder::Kl(Box::new(AutoencoderKl::load(&weights, config, &described)?)))
 }
 
-/// Opens the tiny autoencoder for previews, if it reads the latents of this VAE.
-fn preview_vae(path: &Path, vae: &VaeConfig, options: &LoadOptions) -> Result<AutoencoderTiny> {
-    let tiny = AutoencoderTiny::open(path, &options.device, options.dtype)?;
-    fitting(tiny, vae, &path.display().to_string())
-}
-
-/// The tiny autoencoder, if it reads the latents of this VAE.
-fn fitting(tiny: AutoencoderTiny, vae: &VaeConfig, file: &str) -> Result<AutoencoderTiny> {
-    let (own, found) =
-        ((vae.latent_channels, vae.scale_factor()), (tiny.latent_channels(), tiny.scale_factor()));
-    match own == found {
-        true => Ok(tiny),
-        false => Err(Error::UnsupportedModel {
-            model: file.to_owned(),
-            reason: format!(
-                "it reads latents of {} channels and {} pixels, but the model's have {} and {}",
-                found.0, found.1, own.0, own.1
-            ),
-        }),
-    }
-}
-
 fn info(
-    options: &LoadOptions,
+    opened: &Opened<'_>,
     described: &Described,
     text: &TextInfo,
     scheduler: &SchedulerConfig,
 ) -> Result<PipelineInfo> {
+    let options = opened.options;
     let (default_width, default_height) = described.default_size();
     let (default_sampler, note) = scheduler.default_sampler()?;
     let guidance_embedding = described.unet.time_cond_proj_dim.is_some();
@@ -471,7 +451,7 @@ fn info(
             .latent_rgb
             .filter(|_| described.vae.latent_channels == 4)
             .or_else(|| LatentRgb::of(&described.vae)),
-        preview_vae: options.preview_vae.is_some(),
+        preview_vae: tiny::is_there(opened),
         tiny_vae: false,
         encodes: true,
         upscaler: options

@@ -7,6 +7,7 @@ use sd_models::unet::UnetConfig;
 use sd_models::vae::{Tiles, VaeConfig};
 
 use super::load::{DIFFUSION_STEM, Opened, TEXT_STEM, UPSCALER_DTYPE};
+use super::tiny;
 use crate::machine::{Bytes, available_memory};
 use crate::{Error, Result};
 
@@ -66,6 +67,8 @@ pub(crate) struct Work {
     pub(crate) control: ControlWork,
     /// What a network takes that enlarges between two passes, in bytes.
     pub(crate) enlarging: u64,
+    /// What decoding a preview beside all this takes, in bytes.
+    pub(crate) beside: u64,
 }
 
 /// What ControlNets take, in bytes.
@@ -195,16 +198,17 @@ impl Budget {
 
     /// Decides about tiles and adds up what is held at most.
     fn plan(&self, unet: &UnetConfig, vae: &VaeConfig, work: Work, room: Option<u64>) -> Plan {
-        let Work { width, height, batch, control, enlarging } = work;
+        let Work { width, height, batch, control, enlarging, beside } = work;
         let scale = vae.scale_factor();
         let step = unet.workspace(batch, height / scale, width / scale).saturating_add(control.residuals);
         let step = step.max(enlarging);
         if self.tiny {
             // It takes so little that it never works in tiles.
             let decode = AutoencoderTiny::decode_workspace(height, width);
-            return Plan { tiles: None, workspace: step.max(decode) };
+            return Plan { tiles: None, workspace: step.max(decode).saturating_add(beside) };
         }
         let at_once = vae.decode_workspace(height, width);
+        let room = room.map(|room| room.saturating_sub(beside));
         let bound = room.map_or(DECODE_AT_ONCE, |room| DECODE_AT_ONCE.min(room / 4 * 3));
         let wanted = match self.tiling {
             VaeTiling::Auto => at_once > bound,
@@ -227,7 +231,7 @@ impl Budget {
             }
             None => at_once,
         };
-        Plan { tiles, workspace: step.max(decode) }
+        Plan { tiles, workspace: step.max(decode).saturating_add(beside) }
     }
 
     /// Refuses to enlarge a picture of this size by a network that takes `bytes` for it.
@@ -293,7 +297,7 @@ fn weights(opened: &Opened<'_>, parts: &[(&str, &str)]) -> Result<u64> {
         let network = RrdbNet::loaded_bytes(path, &opened.options.device, UPSCALER_DTYPE)?;
         bytes = bytes.saturating_add(network);
     }
-    Ok(bytes)
+    Ok(bytes.saturating_add(tiny::loaded_bytes(opened)?))
 }
 
 #[cfg(test)]
@@ -312,7 +316,7 @@ mod tests {
     }
 
     fn work(width: usize, height: usize) -> Work {
-        Work { width, height, batch: 2, control: ControlWork::default(), enlarging: 0 }
+        Work { width, height, batch: 2, control: ControlWork::default(), enlarging: 0, beside: 0 }
     }
 
     fn tile(side: usize, room: u64, tiling: VaeTiling) -> Option<usize> {
@@ -369,6 +373,19 @@ mod tests {
         assert!(plan(false).tiles.is_some());
     }
 
+    /// It is decoded while a step is taken or a picture decoded, whatever is larger.
+    #[test]
+    fn a_preview_beside_counts_in_addition() {
+        let (unet, vae) = sd15();
+        let budget = budget(MemoryLimit::Off, VaeTiling::Auto);
+        let taken = |beside: u64| budget.plan(&unet, &vae, Work { beside, ..work(512, 512) }, None).workspace;
+        assert_eq!(taken(GB), taken(0) + GB);
+        // What it takes is not there for the tiles.
+        let tiles =
+            |beside: u64| budget.plan(&unet, &vae, Work { beside, ..work(1024, 1024) }, Some(5 * GB)).tiles;
+        assert_eq!((tiles(0), tiles(GB).map(Tiles::pixels)), (None, Some(512)));
+    }
+
     #[test]
     fn what_does_not_fit_is_refused_with_figures_and_advice() {
         let (unet, vae) = sd15();
@@ -405,7 +422,8 @@ mod tests {
             let budget = budget(MemoryLimit::Bytes(u64::MAX / 2), tiling);
             let side = usize::MAX / 8 * 8;
             let control = ControlWork { weights: u64::MAX, residuals: u64::MAX };
-            let huge = Work { width: side, height: side, batch: usize::MAX, control, enlarging: u64::MAX };
+            let (enlarging, beside) = (u64::MAX, u64::MAX);
+            let huge = Work { width: side, height: side, batch: usize::MAX, control, enlarging, beside };
             assert!(budget.check_work(&unet, &vae, huge).is_err());
         }
     }

@@ -7,6 +7,7 @@ mod memory;
 mod random;
 mod refiner;
 mod text;
+mod tiny;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use crate::autoencoder::Autoencoder;
 use crate::condition::PromptStates;
 use crate::generation::Generation;
 use crate::schedulers::SchedulerConfig;
-use crate::{Error, GenerationRequest, Result, UpscaleNetwork, UpscaleOptions, Upscaling};
+use crate::{Error, GenerationRequest, PreviewMethod, Result, UpscaleNetwork, UpscaleOptions, Upscaling};
 
 /// A Stable Diffusion model: text encoders, UNet, VAE and scheduler settings.
 ///
@@ -106,11 +107,13 @@ impl Pipeline {
     }
 
     /// Whether memory suffices for a forward pass over `pictures` of `width` x `height` pixels with guidance, beside the
-    /// model: for several generations that are advanced together.
+    /// model, and beside previews by the tiny autoencoder where one was loaded for them: for several generations that are
+    /// advanced together.
     pub fn has_room(&self, width: usize, height: usize, pictures: usize) -> bool {
         let Ok(parts) = self.parts() else { return false };
         let batch = pictures.saturating_mul(2);
-        let work = Work { width, height, batch, control: ControlWork::default(), enlarging: 0 };
+        let work = Work { width, height, batch, control: ControlWork::default(), enlarging: 0, beside: 0 };
+        let work = parts.with_previews(work, Some(PreviewMethod::Taesd));
         parts.budget.check_work(parts.unet.config(), parts.vae.config(), work).is_ok()
     }
 
