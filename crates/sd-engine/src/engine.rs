@@ -9,7 +9,7 @@ use crate::board::{ModelBoard, ModelStatus};
 use crate::engine_loop::EngineLoop;
 use crate::generator::Generator;
 use crate::loader::{ModelLoader, ModelRules, Only};
-use crate::previews::PreviewThread;
+use crate::previews::PreviewThreads;
 use crate::queue::RequestReceiver;
 use crate::shelf::Shelf;
 use crate::waiting::Policy;
@@ -67,12 +67,12 @@ impl<L: ModelLoader> GenerationEngine<L> {
     /// Starts the thread. It ends when the router is shut down, when the last sender of the queue is gone, or when the
     /// default model cannot be loaded.
     pub fn start(self) -> std::io::Result<EngineHandle> {
-        let previews = PreviewThread::start()?;
+        let previews = PreviewThreads::start()?;
         let thread = thread::Builder::new().name("sd-engine".into()).spawn(move || self.run(previews))?;
         Ok(EngineHandle { thread })
     }
 
-    fn run(self, previews: PreviewThread) {
+    fn run(self, previews: PreviewThreads) {
         let Self { loader, receiver, models, policy, rules } = self;
         // However the thread ends, nobody shall believe that it still serves.
         let _posted = PostStopped(&models);

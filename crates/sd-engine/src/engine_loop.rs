@@ -14,7 +14,7 @@ use crate::load::Preparation;
 use crate::loader::ModelLoader;
 use crate::log;
 use crate::metrics;
-use crate::previews::PreviewThread;
+use crate::previews::PreviewThreads;
 use crate::queue::{JobRequest, Message, RequestReceiver, Swap, Waited};
 use crate::running::{Running, Ticket};
 use crate::shelf::Shelf;
@@ -34,7 +34,7 @@ pub(crate) struct EngineLoop<L: ModelLoader> {
     running: Vec<Running<Active<L>>>,
     /// Models that somebody wants loaded or unloaded.
     swaps: VecDeque<Swap>,
-    previews: PreviewThread,
+    previews: PreviewThreads,
     stopping: bool,
 }
 
@@ -43,7 +43,7 @@ impl<L: ModelLoader> EngineLoop<L> {
         shelf: Shelf<L>,
         receiver: RequestReceiver,
         policy: Policy,
-        previews: PreviewThread,
+        previews: PreviewThreads,
     ) -> Self {
         let (waiting, running, swaps) = (Waiting::new(policy), Vec::new(), VecDeque::new());
         Self { shelf, receiver, waiting, running, swaps, previews, stopping: false }

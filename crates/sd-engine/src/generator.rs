@@ -60,16 +60,51 @@ pub trait ActiveGeneration {
 }
 
 /// A picture on the way. What is left to do for it is done beside the engine's thread, so that the next step does not wait.
-pub struct PreviewPicture(Box<dyn FnOnce() -> Result<Picture, GeneratorError> + Send>);
+pub struct PreviewPicture(Making);
+
+enum Making {
+    Soon(Box<dyn FnOnce() -> Result<Picture, GeneratorError> + Send>),
+    Decoded(Box<Decoding>),
+}
+
+/// Asks again and again whether to go on; `None` once the answer was no.
+type Decoding = dyn FnOnce(&mut dyn FnMut() -> bool) -> Result<Option<Picture>, GeneratorError> + Send;
 
 impl PreviewPicture {
-    /// A picture that `make` gives.
+    /// A picture that `make` gives, in little time.
     pub fn later(make: impl FnOnce() -> Result<Picture, GeneratorError> + Send + 'static) -> Self {
-        Self(Box::new(make))
+        Self(Making::Soon(Box::new(make)))
+    }
+
+    /// A picture that a network has to decode. It is made in the background of the steps
+    /// ([`Background`](sd_inference::Background)), and left out where a newer one of the job comes before it is begun, or
+    /// the job ends before it is done.
+    ///
+    /// `make` asks what it is given again and again: that waits, and says whether the picture is still wanted. If not, it
+    /// gives `None`.
+    pub fn decoded(
+        make: impl FnOnce(&mut dyn FnMut() -> bool) -> Result<Option<Picture>, GeneratorError> + Send + 'static,
+    ) -> Self {
+        Self(Making::Decoded(Box::new(make)))
+    }
+
+    pub(crate) fn must_be_decoded(&self) -> bool {
+        matches!(self.0, Making::Decoded(_))
     }
 
     pub(crate) fn make(self) -> Result<Picture, GeneratorError> {
-        (self.0)()
+        let made = self.make_while(&mut || true)?;
+        made.ok_or_else(|| GeneratorError::failed("it was given up, though nobody had asked for that"))
+    }
+
+    pub(crate) fn make_while(
+        self,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Picture>, GeneratorError> {
+        match self.0 {
+            Making::Soon(make) => make().map(Some),
+            Making::Decoded(make) => make(go_on),
+        }
     }
 }
 

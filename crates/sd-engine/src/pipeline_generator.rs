@@ -11,7 +11,7 @@ use sd_inference::rng::NoiseKind;
 use sd_inference::schedulers;
 use sd_inference::{
     AppliedLora, Control, ControlNet, Generation, GenerationRequest, GuidanceInterval, InitImage, InitMask,
-    Lora, PendingPreview, Pipeline, PipelineInfo, Seamless, Step,
+    Lora, Pipeline, PipelineInfo, Seamless, Step,
 };
 
 use crate::generator::{
@@ -79,7 +79,7 @@ pub fn pipeline_capabilities(info: &PipelineInfo, names: PipelineNames) -> Model
         default_guidance_scale: info.default_guidance_scale,
         previews: [
             (PreviewMethod::LatentRgb, info.latent_rgb.is_some()),
-            (PreviewMethod::Taesd, info.preview_vae),
+            (PreviewMethod::Taesd, info.preview_vae || info.tiny_vae),
             (PreviewMethod::Vae, true),
         ]
         .into_iter()
@@ -274,6 +274,7 @@ impl Generator for PipelineGenerator {
             init,
             controls,
             guess_mode: task.guess_mode,
+            preview: task.preview.map(|preview| own_method(preview.method)),
             loras,
             ..GenerationRequest::new(task.prompt)
         };
@@ -349,20 +350,17 @@ pub struct ActivePipeline {
 
 impl ActivePipeline {
     fn preview(&self, method: PreviewMethod) -> Result<Option<PreviewPicture>, GeneratorError> {
-        let method = match method {
-            PreviewMethod::Vae => sd_inference::PreviewMethod::Vae,
-            PreviewMethod::Taesd => sd_inference::PreviewMethod::Taesd,
-            _ => sd_inference::PreviewMethod::LatentRgb,
+        let pending = self.generation.pending_preview(own_method(method)).map_err(failure)?;
+        let drawn = |image: RgbImage| {
+            let (width, height) = image.dimensions();
+            Picture::from_rgb(width, height, image.into_raw()).map_err(GeneratorError::failed)
         };
-        let pending = self.generation.pending_preview(method).map_err(failure)?;
-        let later = |pending: PendingPreview| {
-            PreviewPicture::later(move || {
-                let image = pending.picture();
-                let (width, height) = image.dimensions();
-                Picture::from_rgb(width, height, image.into_raw()).map_err(GeneratorError::failed)
-            })
-        };
-        Ok(pending.map(later))
+        Ok(pending.map(|pending| match pending.must_be_decoded() {
+            true => PreviewPicture::decoded(move |go_on| {
+                pending.picture_while(go_on).map_err(failure)?.map(drawn).transpose()
+            }),
+            false => PreviewPicture::later(move || drawn(pending.picture().map_err(failure)?)),
+        }))
     }
 }
 
@@ -409,6 +407,14 @@ impl ActiveGeneration for ActivePipeline {
         images.circumstances.extend(finished.vae_tile.map(|side| (VAE_TILING, side.to_string())));
         images.circumstances.extend(self.tiny_vae.then(|| (VAE_DECODER, "TAESD".to_owned())));
         Ok(images)
+    }
+}
+
+fn own_method(method: PreviewMethod) -> sd_inference::PreviewMethod {
+    match method {
+        PreviewMethod::Vae => sd_inference::PreviewMethod::Vae,
+        PreviewMethod::Taesd => sd_inference::PreviewMethod::Taesd,
+        _ => sd_inference::PreviewMethod::LatentRgb,
     }
 }
 
@@ -476,6 +482,21 @@ mod tests {
             let sampler: Sampler = named(own).unwrap();
             assert_eq!(sampler.takes_eta(), own.takes_eta(), "{own}");
         }
+    }
+
+    /// Whoever asks for the linear map of a model without one gets a refusal that lists the others.
+    #[test]
+    fn a_model_whose_latents_nobody_can_read_has_other_previews() {
+        let source = sd_inference::ModelSource::Random(sd_inference::RandomModel::Sdxl);
+        let mut info = Pipeline::describe(&source, &sd_inference::LoadOptions::default()).unwrap();
+        let previews = |info: &PipelineInfo| pipeline_capabilities(info, PipelineNames::default()).previews;
+        let all = [PreviewMethod::LatentRgb, PreviewMethod::Taesd, PreviewMethod::Vae];
+        assert_eq!(previews(&info), all);
+        (info.latent_rgb, info.preview_vae) = (None, false);
+        assert_eq!(previews(&info), all[2..]);
+        // A tiny autoencoder in the place of the VAE decodes previews too.
+        info.tiny_vae = true;
+        assert_eq!(previews(&info), all[1..]);
     }
 
     #[test]

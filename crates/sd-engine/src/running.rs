@@ -60,6 +60,7 @@ pub(crate) struct Described {
 /// However a job ends, the engine lets go of its ticket.
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.previews.give_up(self.sink.id());
         let (state, elapsed_ms) = (self.sink.state().as_str(), millis(self.started.elapsed()));
         tracing::info!(parent: &self.span, state, elapsed_ms, "over");
     }

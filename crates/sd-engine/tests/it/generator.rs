@@ -1,7 +1,8 @@
 //! A generator for tests: what it does is written in the prompt. Shared with the tests of `sd-http`.
 //!
 //! `noise`: a picture that no format makes small. `gated`: each step waits for [`Gate::let_through`]; `slow finish`: finishing does; `slow preview`: making one does.
-//! `broken preview`: making one panics. `panic in begin|step|finish`, `fail in begin|step|finish`,
+//! `broken preview`: making one panics. `network`: previews are decoded, in three pieces; `slow network`: each waits for
+//! [`TestGenerator::network`]; `broken network`: decoding panics. `panic in begin|step|finish`, `fail in begin|step|finish`,
 //! `no memory`: as it says, in the second step where a step is meant. `warn`: a warning in the first step.
 
 use std::sync::{Arc, Condvar, Mutex};
@@ -78,6 +79,8 @@ pub(crate) struct TestGenerator {
     pub(crate) capabilities: ModelCapabilities,
     pub(crate) max_active: usize,
     pub(crate) gate: Gate,
+    /// Holds back what decodes previews.
+    pub(crate) network: Gate,
     pub(crate) log: Log,
 }
 
@@ -100,7 +103,8 @@ impl TestGenerator {
             upscalers: vec![Upscaler::Latent],
             ..ModelCapabilities::text_to_image("test-model", "test")
         };
-        Self { capabilities, max_active: 1, gate: Gate::default(), log: Log::default() }
+        let (gate, network) = (Gate::default(), Gate::default());
+        Self { capabilities, max_active: 1, gate, network, log: Log::default() }
     }
 }
 
@@ -108,6 +112,7 @@ pub(crate) struct TestGeneration {
     task: GenerationTask,
     step: u32,
     gate: Gate,
+    network: Gate,
     log: Log,
 }
 
@@ -133,7 +138,8 @@ impl Generator for TestGenerator {
     fn begin(&mut self, task: GenerationTask) -> Result<TestGeneration, GeneratorError> {
         self.log.add(&task, "begin");
         misbehave(&task, "begin")?;
-        Ok(TestGeneration { task, step: 0, gate: self.gate.clone(), log: self.log.clone() })
+        let Self { gate, network, log, .. } = self.clone();
+        Ok(TestGeneration { task, step: 0, gate, network, log })
     }
 }
 
@@ -159,6 +165,10 @@ impl ActiveGeneration for TestGeneration {
         }
         if self.task.preview.is_some_and(|preview| self.step.is_multiple_of(preview.every)) {
             let picture = Picture::filled(self.task.width, self.task.height, [9; 3]);
+            if self.task.prompt.contains("network") {
+                report.preview = Some(self.decoded(picture));
+                return Ok(Some(report));
+            }
             let slow = self.task.prompt.contains("slow preview").then(|| self.gate.clone());
             let broken = self.task.prompt.contains("broken preview");
             report.preview = Some(PreviewPicture::later(move || {
@@ -189,6 +199,29 @@ impl ActiveGeneration for TestGeneration {
         images.timings =
             GenerationTimings { text_encode_ms: 1, denoise_ms: 2, decode_ms: 3, image_encode_ms: 4 };
         Ok(images)
+    }
+}
+
+impl TestGeneration {
+    /// A preview that a network decodes.
+    fn decoded(&self, picture: Picture) -> PreviewPicture {
+        let (task, step, log) = (self.task.clone(), self.step, self.log.clone());
+        let broken = task.prompt.contains("broken network");
+        let slow = task.prompt.contains("slow network").then(|| self.network.clone());
+        PreviewPicture::decoded(move |go_on| {
+            log.add(&task, format!("decodes {step}"));
+            assert!(!broken, "as asked for, in a network");
+            for _ in 0..3 {
+                if let Some(gate) = &slow {
+                    gate.pass();
+                }
+                if !go_on() {
+                    log.add(&task, format!("gives up {step}"));
+                    return Ok(None);
+                }
+            }
+            Ok(Some(picture))
+        })
     }
 }
 

@@ -86,7 +86,7 @@ async fn pool_of(ids: Vec<&'static str>, rules: ModelRules, policy: Policy, brok
     let models = ModelBoard::new();
     let router = JobRouter::new(queue, JobRegistry::in_memory().unwrap(), models.clone());
     let generator = TestGenerator::new();
-    let (gate, log) = (generator.gate.clone(), generator.log.clone());
+    let TestGenerator { gate, network, log, .. } = generator.clone();
     let (loads, broken) = (Loads::default(), broken.iter().copied().collect());
     let loader = TestLoader { ids, generator, weights: 40, loads: loads.clone(), broken };
     let engine: EngineHandle = GenerationEngine::with_models(loader, receiver, models.clone())
@@ -95,7 +95,7 @@ async fn pool_of(ids: Vec<&'static str>, rules: ModelRules, policy: Policy, brok
         .start()
         .unwrap();
     models.settled().await;
-    Pool { worker: Worker { router, models, engine, gate, log }, loads }
+    Pool { worker: Worker { router, models, engine, gate, network, log }, loads }
 }
 
 impl Pool {

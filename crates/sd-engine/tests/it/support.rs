@@ -15,6 +15,7 @@ pub(crate) struct Worker {
     pub(crate) models: ModelBoard,
     pub(crate) engine: EngineHandle,
     pub(crate) gate: Gate,
+    pub(crate) network: Gate,
     pub(crate) log: Log,
 }
 
@@ -38,10 +39,10 @@ impl Worker {
         let models = ModelBoard::new();
         let registry = JobRegistry::new(store, retention).unwrap();
         let router = JobRouter::new(queue, registry, models.clone());
-        let (gate, log) = (generator.gate.clone(), generator.log.clone());
+        let TestGenerator { gate, network, log, .. } = generator.clone();
         let engine = GenerationEngine::new(generator, receiver, models.clone()).start().unwrap();
         models.settled().await;
-        Self { router, models, engine, gate, log }
+        Self { router, models, engine, gate, network, log }
     }
 
     /// Submits a generation that must be accepted.

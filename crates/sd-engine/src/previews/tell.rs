@@ -1,4 +1,4 @@
-//! Previews are scaled, written and told on a thread of their own: the next step does not wait for them.
+//! The thread that scales and writes previews, and tells listeners.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 
 use operations_contract::{ImageData, ImageFormat, JobEvent, JobId, NarrationLevel, Output};
 
+use super::Preview;
 use crate::encode::{encode_image, shrink};
-use crate::generator::PreviewPicture;
 use crate::job::JobSink;
 
 /// So many previews of one job wait at most. Of more, the oldest is left out: the thread is behind, and newer ones show more.
@@ -16,14 +16,14 @@ const WAITING: usize = 4;
 
 /// The thread. It ends when this is dropped, without the previews that still wait.
 #[derive(Debug)]
-pub(crate) struct PreviewThread {
-    previews: Previews,
+pub(super) struct TellThread {
+    tell: Tell,
     thread: Option<JoinHandle<()>>,
 }
 
 /// The way to the thread. Cloning shares it.
 #[derive(Debug, Clone)]
-pub(crate) struct Previews(Arc<Shared>);
+pub(super) struct Tell(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -39,34 +39,19 @@ struct State {
     stopping: bool,
 }
 
-/// A picture on its way to a job's listeners.
-#[derive(Debug)]
-pub(crate) struct Preview {
-    pub(crate) sink: Arc<JobSink>,
-    /// After this step.
-    pub(crate) step: u32,
-    /// Its longer side at most.
-    pub(crate) max_side: u32,
-    pub(crate) picture: PreviewPicture,
-}
-
-impl PreviewThread {
-    pub(crate) fn start() -> std::io::Result<Self> {
-        let previews = Previews(Arc::default());
-        let own = previews.clone();
+impl TellThread {
+    pub(super) fn start() -> std::io::Result<(Self, Tell)> {
+        let tell = Tell(Arc::default());
+        let own = tell.clone();
         let thread = thread::Builder::new().name("sd-previews".into()).spawn(move || own.run())?;
-        Ok(Self { previews, thread: Some(thread) })
-    }
-
-    pub(crate) fn handle(&self) -> Previews {
-        self.previews.clone()
+        Ok((Self { tell: tell.clone(), thread: Some(thread) }, tell))
     }
 }
 
-impl Drop for PreviewThread {
+impl Drop for TellThread {
     fn drop(&mut self) {
-        self.previews.state().stopping = true;
-        self.previews.0.changed.notify_all();
+        self.tell.state().stopping = true;
+        self.tell.0.changed.notify_all();
         let panicked = self.thread.take().is_some_and(|thread| thread.join().is_err());
         if panicked {
             tracing::error!("the thread of previews panicked");
@@ -74,7 +59,7 @@ impl Drop for PreviewThread {
     }
 }
 
-impl Previews {
+impl Tell {
     /// Nothing panics while it holds the state, and if something did, the state would still be whole.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -85,7 +70,7 @@ impl Previews {
     }
 
     /// Hands a picture over.
-    pub(crate) fn show(&self, preview: Preview) {
+    pub(super) fn show(&self, preview: Preview) {
         let mut state = self.state();
         let of_job = |other: &&Preview| other.sink.id() == preview.sink.id();
         if state.waiting.iter().filter(of_job).count() >= WAITING {
@@ -97,7 +82,7 @@ impl Previews {
     }
 
     /// Waits until all previews of the job are told: after its end there are none.
-    pub(crate) fn settle(&self, job: &JobId) {
+    pub(super) fn settle(&self, job: &JobId) {
         let mut state = self.state();
         while !state.stopping
             && (state.at_work.as_ref() == Some(job)
@@ -136,12 +121,18 @@ impl Preview {
             encode_image(&picture, &output, &[]).map_err(|error| error.to_string())
         };
         let bytes = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Err("making it panicked".into()));
-        sink.tell(match bytes {
-            Ok(bytes) => JobEvent::Preview { step, image: ImageData::new(bytes), format: output.format },
-            Err(error) => JobEvent::Narration {
-                level: NarrationLevel::Warn,
-                message: format!("no preview of step {step}: {error}"),
-            },
-        });
+        match bytes {
+            Ok(bytes) => {
+                let (image, format) = (ImageData::new(bytes), output.format);
+                sink.tell(JobEvent::Preview { step, image, format });
+            }
+            Err(error) => warn(&sink, step, &error),
+        }
     }
+}
+
+/// Tells that there is no preview of a step, and why.
+pub(super) fn warn(sink: &JobSink, step: u32, error: &str) {
+    let message = format!("no preview of step {step}: {error}");
+    sink.tell(JobEvent::Narration { level: NarrationLevel::Warn, message });
 }
