@@ -539,7 +539,8 @@ pub(crate) enum BenchPart {
     Step,
     /// Latents to pixels.
     Decode,
-    /// A preview by the linear map: what the next step waits for, and the rest.
+    /// A preview by the linear map: what the next step waits for, and the rest. Then steps with and without previews in
+    /// turn, by the linear map and, where there is one, by a tiny autoencoder.
     Preview,
     /// All of it, from prompt to pixels.
     Picture,

@@ -1,5 +1,7 @@
 //! `sd-worker bench`: how long the parts of a generation take here, and how much of the processor that uses.
 
+mod previews;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,7 @@ use serde::Serialize;
 use crate::args::{BenchArgs, BenchPart};
 use crate::exit::{Failure, say};
 use crate::{latency, model};
+use previews::Beside;
 
 const PROMPT: &str = "a photograph of a lighthouse on a cliff at dusk, waves below, highly detailed";
 const GIGA: f64 = 1e9;
@@ -43,6 +46,8 @@ struct Report {
     preview_beside_ms: Option<f64>,
     /// What a preview after each step adds to the steps; null where either was not measured.
     preview_share_of_step: Option<f64>,
+    /// Steps with previews beside those without, by method; with the part `preview`.
+    previews: Vec<Beside>,
     /// From prompts to pixels.
     picture_ms: Option<f64>,
     /// More of each, by the name of its median.
@@ -113,7 +118,7 @@ fn measure(pipeline: &Pipeline, args: &BenchArgs, name: String, load: Duration) 
     let on_cpu = pipeline.device().is_cpu();
     let peak = on_cpu.then(|| sd_inference::measure_peak() / GIGA);
     let mut parts = BTreeMap::new();
-    let mut preview_beside_ms = None;
+    let (mut preview_beside_ms, mut previews) = (None, Vec::new());
     for part in &args.parts {
         let samples = match part {
             BenchPart::Text => bench.text()?,
@@ -122,6 +127,7 @@ fn measure(pipeline: &Pipeline, args: &BenchArgs, name: String, load: Duration) 
             BenchPart::Preview => {
                 let (samples, beside) = bench.preview()?;
                 preview_beside_ms = Some(median(&beside.iter().copied().map(millis).collect::<Vec<_>>()));
+                previews = bench.beside()?;
                 samples
             }
             BenchPart::Picture => bench.picture(args.steps.into())?,
@@ -145,6 +151,7 @@ fn measure(pipeline: &Pipeline, args: &BenchArgs, name: String, load: Duration) 
         decode_ms: median_of(BenchPart::Decode),
         preview_ms: median_of(BenchPart::Preview),
         preview_beside_ms,
+        previews,
         preview_share_of_step: median_of(BenchPart::Preview)
             .zip(median_of(BenchPart::Step))
             .map(|(preview, step)| preview / step),
@@ -221,7 +228,7 @@ impl Bench<'_> {
                 return Err(Failure::refused("part preview: nobody can read this model's latents"));
             };
             let waited = start.elapsed();
-            let image = pending.picture();
+            let image = pending.picture()?;
             let (width, height) = image.dimensions();
             let picture = Picture::from_rgb(width, height, image.into_raw()).map_err(Failure::failed)?;
             encode_image(&picture, &output, &[]).map_err(Failure::failed)?;
@@ -286,19 +293,24 @@ fn table(report: &Report) -> String {
         format!("medians of {iterations}, in brackets the least and the most:"),
         format!("  {:<12} {:>10.1} ms", "load", report.load_ms),
     ];
-    for part in [BenchPart::Text, BenchPart::Step, BenchPart::Decode, BenchPart::Preview, BenchPart::Picture]
-    {
-        let Some(measured) = report.parts.get(key(part)) else { continue };
+    const PARTS: [BenchPart; 5] =
+        [BenchPart::Text, BenchPart::Step, BenchPart::Decode, BenchPart::Preview, BenchPart::Picture];
+    for part in &PARTS {
+        let Some(measured) = report.parts.get(key(*part)) else { continue };
         let name = match part {
             BenchPart::Text => "text encode".to_owned(),
             BenchPart::Picture => format!("{} steps", report.picture_steps),
-            _ => key(part).to_owned(),
+            _ => key(*part).to_owned(),
         };
         let line = match part {
             BenchPart::Preview => preview_line(measured, report),
             _ => line(measured),
         };
         lines.push(format!("  {name:<12} {line}"));
+        if *part == BenchPart::Preview {
+            let beside = |beside: &Beside| format!("  {:<12} {}", beside.method(), beside.line());
+            lines.extend(report.previews.iter().map(beside));
+        }
     }
     if let Some(peak) = report.peak_gflop_per_s {
         lines.push(format!("  {:<12} {peak:>10.1} GFLOP/s of f32 in registers", "peak"));

@@ -61,23 +61,36 @@ fn previews_come_at_the_chosen_steps_and_look_like_the_picture() {
     }
 }
 
-/// Where a tiny autoencoder was loaded, previews by it are told among the model's abilities, and come.
+/// Where a tiny autoencoder was loaded, previews by it are told among the model's abilities, and come when they are decoded,
+/// without changing the picture.
 #[test]
 fn previews_by_a_tiny_autoencoder_come_where_one_was_loaded() {
     let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures");
     let (model, tiny) =
         (format!("--model={fixtures}/sd15/model"), format!("--preview-vae={fixtures}/taesd/model"));
-    let request = json!({
-        "operation": "image_generation", "prompt": "x", "steps": 3, "preview": {"every": 2, "method": "taesd"},
+    let mut request = json!({
+        "operation": "image_generation", "prompt": "x", "steps": 150, "seed": 3,
+        "preview": {"every": 2, "method": "taesd"},
     });
     let service = Service::start(&[&model, &tiny]);
-    let (status, accepted) = service.submit(&request);
-    assert_eq!(status, 202, "{accepted}");
-    let story = service.get(accepted["sse_url"].as_str().unwrap()).1;
-    assert_eq!(story.matches("\"type\":\"preview\"").count(), 1, "{story}");
+    let run = |request: &Value| {
+        let (status, accepted) = service.submit(request);
+        assert_eq!(status, 202, "{accepted}");
+        let story = service.get(accepted["sse_url"].as_str().unwrap()).1;
+        assert!(story.contains("data: [DONE]"), "{story}");
+        let image = service.get(&format!("/v1/jobs/{}/images/0", accepted["job_id"].as_str().unwrap())).1;
+        (story.matches("\"type\":\"preview\"").count(), image)
+    };
+    // On a machine that is busy otherwise a run may end before the first is ready.
+    let (previews, with) = (0..50).map(|_| run(&request)).find(|(previews, _)| *previews > 0).unwrap();
+    assert!(previews <= 75, "{previews} previews");
+    request.as_object_mut().unwrap().remove("preview");
+    assert_eq!(run(&request), (0, with));
+
     let models: Value = serde_json::from_str(&service.get("/v1/models").1).unwrap();
     assert_eq!(models["models"][0]["previews"], json!(["latent_rgb", "taesd", "vae"]));
     drop(service);
+    request["preview"] = json!({"every": 2, "method": "taesd"});
     let (status, refused) = Service::start(&[&model]).submit(&request);
     assert_eq!(
         (status, &refused["error"]["fields"][0]["field"]),
@@ -235,7 +248,7 @@ fn the_threads_that_compute_are_those_asked_for() {
         .filter(|name| name != "sd-worker" && name != "http")
         .collect();
     names.sort();
-    assert_eq!(names, ["compute-0", "compute-1", "compute-2", "sd-engine", "sd-previews"]);
+    assert_eq!(names, ["compute-0", "compute-1", "compute-2", "sd-engine", "sd-preview-nets", "sd-previews"]);
 }
 
 /// What is logged while a job runs names the job, so that lines of jobs that run together can be told apart.
