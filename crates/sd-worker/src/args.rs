@@ -23,6 +23,7 @@ use crate::models::args::ModelsArgs;
 use crate::pool::PoolArgs;
 use crate::registration::args::SupervisorArgs;
 use crate::store::StoreArgs;
+use crate::traces::TracesArgs;
 use safety::SafetyArgs;
 
 /// More threads than any machine has cores.
@@ -367,6 +368,8 @@ pub(crate) struct ServeArgs {
     pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) faces: FacesArgs,
+    #[command(flatten)]
+    pub(crate) traces: TracesArgs,
     /// Models with settings of their own, which stand in the configuration file.
     #[arg(skip)]
     pub(crate) further: Vec<ModelSetup>,
