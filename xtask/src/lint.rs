@@ -6,6 +6,8 @@ use crate::process::{Failure, Result, cargo, run as run_command, succeeds};
 use crate::stages::Stages;
 
 pub(crate) const HELP: &str = "Check format, clippy and rustdoc, warnings denied";
+/// The feature that brings traces into the worker.
+pub(crate) const OTEL: &str = "sd-worker/otel";
 pub(crate) const FMT_HELP: &str = "Format the workspace\n\
      --check only looks";
 
@@ -37,6 +39,16 @@ pub(crate) fn format_check() -> Result {
 pub(crate) fn clippy() -> Result {
     component("clippy")?;
     run_command(&mut cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
+}
+
+/// With the feature `otel`, which changes nothing below `sd-http`: little is compiled again.
+pub(crate) fn clippy_with_otel() -> Result {
+    let features = ["--features", OTEL];
+    run_command(
+        cargo(["clippy", "--workspace", "--all-targets", "--locked"])
+            .args(features)
+            .args(["--", "-D", "warnings"]),
+    )
 }
 
 pub(crate) fn docs() -> Result {

@@ -6,11 +6,22 @@ use crate::process::{Failure, Result, cargo, run_and_keep};
 use crate::stages::Stages;
 use crate::{clients, deny, examples, lint, schemathesis};
 
-pub(crate) const HELP: &str = "Run everything: format, clippy, docs, tests, parity on every kernel set, examples, doctests, clients, API, licences\n\
-     Arguments name single stages: fmt clippy docs tests kernels examples doctests clients schemathesis deny";
+pub(crate) const HELP: &str = "Run everything: format, clippy, docs, tests, parity on every kernel set, examples, doctests, traces, clients, API, licences\n\
+     Arguments name single stages: fmt clippy docs tests kernels examples doctests otel clients schemathesis deny";
 
-const STAGES: &[&str] =
-    &["fmt", "clippy", "docs", "tests", "kernels", "examples", "doctests", "clients", "schemathesis", "deny"];
+const STAGES: &[&str] = &[
+    "fmt",
+    "clippy",
+    "docs",
+    "tests",
+    "kernels",
+    "examples",
+    "doctests",
+    "otel",
+    "clients",
+    "schemathesis",
+    "deny",
+];
 /// The kernel sets; on a machine that lacks one the next best runs, and says so.
 const KERNEL_SETS: [&str; 4] = ["scalar", "avx2", "avx512", "amx-emulated"];
 
@@ -50,6 +61,7 @@ pub(crate) fn run(arguments: &[String]) -> Result {
             "kernels" => stages.run(name, || kernel_sets(&mut counts)),
             "examples" => stages.run(name, || examples::run_all(&mut counts.passed)),
             "doctests" => stages.run(name, || doctests(&mut counts)),
+            "otel" => stages.run(name, || otel(&mut counts)),
             "clients" => stages.run(name, || {
                 let (result, output) = clients::run_all();
                 counts.read(&output);
@@ -83,6 +95,25 @@ fn kernel_sets(counts: &mut Counts) -> Result {
         result?;
     }
     Ok(())
+}
+
+/// What is there with the feature `otel` alone.
+fn otel(counts: &mut Counts) -> Result {
+    lint::clippy_with_otel()?;
+    let mut command = runner();
+    command.args([
+        "--workspace",
+        "--locked",
+        "--features",
+        lint::OTEL,
+        "--bin",
+        "sd-worker",
+        "--test",
+        "otel",
+    ]);
+    let (result, output) = run_and_keep(&mut command);
+    counts.read(&output);
+    result
 }
 
 /// cargo-nextest where it is installed.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use operations_contract::{ImageData, JobId, JobState, JobView, ModelCapabilities, Operation};
 use serde_json::Value;
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::idempotency::IdempotencyKey;
@@ -16,15 +17,17 @@ use crate::registry::{Admission, Submission, Unfinished};
 use crate::resolve::{self, Resolved};
 use crate::router::JobRouter;
 use crate::running::Described;
+use crate::spans;
 use crate::store::Known;
 use crate::submit::{Accepted, SubmitError};
 use crate::task::Task;
 use crate::work::Work;
 
-/// Who submits, and under which name of their choice.
+/// Who submits, under which name of their choice, and as a part of which trace.
 pub(crate) struct Sender {
     pub(crate) caller: Option<Arc<str>>,
     pub(crate) key: Option<IdempotencyKey>,
+    pub(crate) trace_parent: Option<Arc<str>>,
 }
 
 impl JobRouter {
@@ -40,7 +43,7 @@ impl JobRouter {
             match self.may_become_a_job(&unfinished.operation, &model, &mut Vec::new()) {
                 Ok(()) => resumed += usize::from(self.go_on(unfinished, model)),
                 Err(refusal) => {
-                    let sink = JobSink::new(unfinished.job, self.registry().clone());
+                    let sink = JobSink::new(unfinished.job, self.registry().clone(), Span::none());
                     sink.end(Outcome::Failed(refusal.detail()));
                 }
             }
@@ -62,7 +65,7 @@ impl JobRouter {
         let task = PendingTask { model, described, journal, has_inputs };
         // They were admitted once: the bound is for what is new.
         let place = self.queue().place_anyway();
-        self.send(job, (task, work), caller, waited, place).is_ok()
+        self.send(job, (task, work), caller, waited, place, None).is_ok()
     }
 
     /// What this sender sent before under the same key, if that is so.
@@ -118,7 +121,8 @@ impl JobRouter {
         let task = PendingTask { model, described, journal: journal.clone(), has_inputs: !inputs.is_empty() };
         let job_id = job.id.clone();
         let (described, caller) = (Arc::clone(&task.described), sender.caller.clone());
-        if self.send(Arc::clone(&job), (task, work), sender.caller, Duration::ZERO, place).is_err() {
+        let (queued, parent) = (Arc::clone(&job), sender.trace_parent.as_deref());
+        if self.send(queued, (task, work), sender.caller, Duration::ZERO, place, parent).is_err() {
             self.registry().forget(&job, &journal);
             return Err(SubmitError::ShuttingDown);
         }
@@ -133,7 +137,13 @@ impl JobRouter {
         caller: Option<Arc<str>>,
         waited: Duration,
         place: Place,
+        trace_parent: Option<&str>,
     ) -> Result<(), SubmitError> {
+        let kind = task.described.operation.kind();
+        let span = spans::job(&job.id, kind, &task.model.id, &task.model.device, caller.as_deref());
+        if let (Some(adopt), Some(parent)) = (self.adopts(), trace_parent) {
+            adopt(&span, parent);
+        }
         let fields = task.described.operation.job();
         let (output, priority, now) = (fields.output, fields.priority, Instant::now());
         if fields.cancel_on_disconnect {
@@ -150,7 +160,8 @@ impl JobRouter {
             accepted: now.checked_sub(waited).unwrap_or(now),
             deadline,
             cancellation: job.cancellation.clone(),
-            sink: JobSink::new(job, self.registry().clone()),
+            queued: spans::queued(&span),
+            sink: JobSink::new(job, self.registry().clone(), span),
             place,
         };
         self.queue().send(request).map_err(|_| SubmitError::ShuttingDown)

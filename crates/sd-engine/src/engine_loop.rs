@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use operations_contract::{ErrorCode, JobEvent, ModelCapabilities, NarrationLevel};
+use tracing::Span;
 
 use crate::engine::guarded;
 use crate::generator::{ActiveGeneration, Generator, GeneratorError, StepReport, StepResult};
 use crate::job::{Outcome, millis};
 use crate::load::Preparation;
 use crate::loader::ModelLoader;
-use crate::log;
 use crate::metrics;
 use crate::previews::PreviewThreads;
 use crate::queue::{JobRequest, Message, RequestReceiver, Swap, Waited};
 use crate::running::{Running, Ticket};
 use crate::shelf::Shelf;
+use crate::spans;
 use crate::task::Task;
 use crate::waiting::{Policy, Turn, Waiting};
 use crate::warm_up;
@@ -161,6 +162,7 @@ impl<L: ModelLoader> EngineLoop<L> {
 
     fn warm_up(&mut self, index: usize, model: &ModelCapabilities) -> Result<(), GeneratorError> {
         let Some(generator) = self.shelf.loaded(index) else { return Ok(()) };
+        let _within = spans::warm_up(&model.id).entered();
         let (begun, id) = (Instant::now(), Arc::<str>::from(&*model.id));
         self.receiver.load.prepares(&id, Preparation::WarmUp);
         let step = guarded(|| warm_up::run(generator, model)).unwrap_or_else(|panic| {
@@ -220,7 +222,8 @@ impl<L: ModelLoader> EngineLoop<L> {
         }
     }
 
-    fn begin(&mut self, request: JobRequest) -> Option<Running<Active<L>>> {
+    fn begin(&mut self, mut request: JobRequest) -> Option<Running<Active<L>>> {
+        request.queued = Span::none();
         let index = self.provide(&request)?;
         let begun = Instant::now();
         let JobRequest { task, mut work, output, caller, accepted, deadline, .. } = request;
@@ -246,9 +249,8 @@ impl<L: ModelLoader> EngineLoop<L> {
             work = Work::enlarging(&work.model, task);
         }
         let left = work.units;
-        let span = log::span(sink.id(), described.operation.kind(), &work.model, caller.as_deref());
+        let span = sink.span().clone();
         let ticket = Ticket {
-            span: span.clone(),
             caller,
             work,
             cancellation,
@@ -266,7 +268,10 @@ impl<L: ModelLoader> EngineLoop<L> {
         let _within = span.enter();
         tracing::info!(queued_ms = ticket.queued_ms, "started");
         match guarded(|| task.begin(generator)) {
-            Ok(Ok(generation)) => Some(Running { generation, ticket, left, rest: begun.elapsed() }),
+            Ok(Ok(generation)) => {
+                let denoise = spans::denoise(&span, &ticket.work);
+                Some(Running { generation, denoise, ticket, left, rest: begun.elapsed() })
+            }
             Ok(Err(error)) => {
                 ticket.fail(&error);
                 None
@@ -291,7 +296,7 @@ impl<L: ModelLoader> EngineLoop<L> {
         }
         let message = format!("model `{id}` is being loaded");
         request.sink.tell(JobEvent::Narration { level: NarrationLevel::Info, message });
-        let error = match self.read(index, Preparation::ForJob) {
+        let error = match request.sink.span().in_scope(|| self.read(index, Preparation::ForJob)) {
             Ok(()) => return Some(index),
             Err(error) => error,
         };
@@ -331,11 +336,13 @@ impl<L: ModelLoader> EngineLoop<L> {
         };
         let advanced = std::mem::take(&mut self.running);
         self.count(&advanced, &results, begun.elapsed());
+        let jobs = advanced.len();
         let mut results = results.into_iter();
         for mut running in advanced {
             match results.next() {
                 Some(Ok(Some(report))) => {
                     running.left = left_after(&running.ticket.work, &report);
+                    spans::stepped(&running.denoise, &report, jobs);
                     running.ticket.stepped(report);
                     self.running.push(running);
                 }
@@ -373,8 +380,9 @@ impl<L: ModelLoader> EngineLoop<L> {
 
     fn finish(&mut self, running: Running<Active<L>>) {
         let begun = Instant::now();
-        let Running { generation, ticket, rest, .. } = running;
-        let span = ticket.span.clone();
+        let Running { generation, denoise, ticket, rest, .. } = running;
+        drop(denoise);
+        let span = ticket.sink.span().clone();
         let _within = span.enter();
         match guarded(|| generation.finish()) {
             Ok(Ok(images)) => ticket.complete(images),

@@ -9,11 +9,13 @@ use operations_contract::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::activity::Present;
 use crate::listeners::{Listeners, Listening};
 use crate::metrics;
 use crate::registry::JobRegistry;
+use crate::spans;
 use crate::store::{Events, Journal, StoreError};
 
 /// So many ids are always left of those that are reserved: for the end, and for what is said about it.
@@ -122,6 +124,12 @@ impl Job {
 
     pub(crate) fn state(&self) -> JobState {
         self.record().view.state
+    }
+
+    /// How it ended; the state that it has, where it has not.
+    fn outcome(&self) -> (JobState, Option<ErrorCode>) {
+        let record = self.record();
+        (record.view.state, record.view.error.as_ref().map(|error| error.code))
     }
 
     /// Whether its end is at least decided.
@@ -330,13 +338,19 @@ fn terminator(view: &JobView) -> Terminator {
 pub(crate) struct JobSink {
     job: Arc<Job>,
     registry: JobRegistry,
+    /// The job in logs and traces.
+    span: Span,
     _present: Present,
 }
 
 impl JobSink {
-    pub(crate) fn new(job: Arc<Job>, registry: JobRegistry) -> Self {
+    pub(crate) fn new(job: Arc<Job>, registry: JobRegistry, span: Span) -> Self {
         let _present = registry.activity().enter();
-        Self { job, registry, _present }
+        Self { job, registry, span, _present }
+    }
+
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
     }
 
     pub(crate) fn id(&self) -> &JobId {
@@ -386,6 +400,8 @@ impl Drop for JobSink {
         if !put_off && !self.is_over() {
             self.end(Outcome::Failed(detail));
         }
+        let (state, error) = self.job.outcome();
+        spans::ended(&self.span, state, error);
     }
 }
 

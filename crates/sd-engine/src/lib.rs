@@ -92,6 +92,7 @@ mod resolve;
 mod router;
 mod running;
 mod shelf;
+mod spans;
 mod store;
 mod submit;
 mod task;

@@ -1,7 +1,6 @@
 //! What the log says of jobs.
 
-use operations_contract::{JobId, Operation, OperationKind};
-use tracing::Span;
+use operations_contract::{JobId, Operation};
 
 /// One line; with the prompts only where the operator asked for them.
 pub(crate) fn accepted(job: &JobId, caller: Option<&str>, operation: &Operation, prompts: bool) {
@@ -16,9 +15,4 @@ pub(crate) fn accepted(job: &JobId, caller: Option<&str>, operation: &Operation,
     } else {
         tracing::info!(%job, caller, operation = kind, "accepted");
     }
-}
-
-/// What a job is in the log from the time at which the engine takes it up; the lines between are within it.
-pub(crate) fn span(job: &JobId, operation: OperationKind, model: &str, caller: Option<&str>) -> Span {
-    tracing::info_span!("job", id = %job, operation = operation.as_str(), model, caller)
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use operations_contract::{Output, Priority};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::job::JobSink;
 use crate::load::Load;
@@ -69,6 +70,8 @@ pub(crate) struct JobRequest {
     pub(crate) accepted: Instant,
     pub(crate) deadline: Option<Instant>,
     pub(crate) cancellation: CancellationToken,
+    /// While it waits.
+    pub(crate) queued: Span,
     pub(crate) sink: JobSink,
     /// Given back when the request leaves the queue, by whatever way.
     pub(crate) place: Place,

@@ -8,6 +8,7 @@ use operations_contract::{
 };
 use serde_json::Value;
 use tokio::sync::watch;
+use tracing::Span;
 
 use crate::admit::Sender;
 use crate::board::{ModelBoard, ModelEntry, ModelStatus};
@@ -31,7 +32,11 @@ pub struct JobRouter {
     models: ModelBoard,
     closed: Arc<AtomicBool>,
     log_prompts: bool,
+    adopt: Option<Adopt>,
 }
+
+/// Makes a new span a part of the trace that a `traceparent` names.
+pub(crate) type Adopt = fn(&Span, &str);
 
 /// Why a job was not cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -48,13 +53,20 @@ pub enum CancelError {
 impl JobRouter {
     /// Takes the sending end of the queue, the registry, and the board on which the engine posts.
     pub fn new(queue: RequestQueue, registry: JobRegistry, models: ModelBoard) -> Self {
-        Self { queue, registry, models, closed: Arc::default(), log_prompts: false }
+        Self { queue, registry, models, closed: Arc::default(), log_prompts: false, adopt: None }
     }
 
     /// Writes the prompts of accepted jobs into the log, which otherwise holds none.
     #[must_use]
     pub fn with_prompts_logged(self, log_prompts: bool) -> Self {
         Self { log_prompts, ..self }
+    }
+
+    /// With something that makes the new span of a job a part of the trace that its request belongs to: whoever exports spans
+    /// knows how. It gets the text of [`SubmitOptions::trace_parent`] and ignores what is none.
+    #[must_use]
+    pub fn with_trace_parents(self, adopt: fn(&Span, &str)) -> Self {
+        Self { adopt: Some(adopt), ..self }
     }
 
     /// Submits an operation.
@@ -238,6 +250,10 @@ impl JobRouter {
         self.log_prompts
     }
 
+    pub(crate) fn adopts(&self) -> Option<Adopt> {
+        self.adopt
+    }
+
     pub(crate) fn registry(&self) -> &JobRegistry {
         &self.registry
     }
@@ -246,8 +262,11 @@ impl JobRouter {
         let ParsedOperation { operation, mut faults } = parsed;
         let Some(operation) = operation else { return Err(SubmitError::Invalid(faults)) };
         let key = options.idempotency_key.filter(|_| faults.is_empty());
-        let sender =
-            Sender { caller: options.caller, key: key.map(|key| IdempotencyKey::new(key, &operation)) };
+        let sender = Sender {
+            caller: options.caller,
+            key: key.map(|key| IdempotencyKey::new(key, &operation)),
+            trace_parent: options.trace_parent,
+        };
         // Also when the queue is full or the model is gone: the job is there already.
         if let Some(accepted) = self.sent_before(&sender)? {
             return Ok(accepted);

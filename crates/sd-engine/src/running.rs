@@ -16,12 +16,15 @@ use crate::job::{JobSink, Outcome, millis};
 use crate::metadata;
 use crate::picture::Picture;
 use crate::previews::{self, Previews};
+use crate::spans;
 use crate::waiting::Caller;
 use crate::work::Work;
 
 /// A job that was begun, with its generation.
 pub(crate) struct Running<A> {
     pub(crate) generation: A,
+    /// Of its steps.
+    pub(crate) denoise: Span,
     pub(crate) ticket: Ticket,
     /// What is still to do of the ticket's work, in its units.
     pub(crate) left: f64,
@@ -32,8 +35,6 @@ pub(crate) struct Running<A> {
 /// What the engine knows of a running job beside the generation.
 pub(crate) struct Ticket {
     pub(crate) sink: Arc<JobSink>,
-    /// From the time at which the engine took the job up until it lets go of it.
-    pub(crate) span: Span,
     pub(crate) previews: Previews,
     /// Who asked: the time is counted to them.
     pub(crate) caller: Caller,
@@ -62,7 +63,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.previews.give_up(self.sink.id());
         let (state, elapsed_ms) = (self.sink.state().as_str(), millis(self.started.elapsed()));
-        tracing::info!(parent: &self.span, state, elapsed_ms, "over");
+        tracing::info!(parent: self.sink.span(), state, elapsed_ms, "over");
     }
 }
 
@@ -116,6 +117,7 @@ impl Ticket {
         let GeneratedImages { images, timings, warnings, circumstances } = generated;
         self.warn(warnings);
         let encoding = Instant::now();
+        let _encode = spans::encode().entered();
         let files: Result<Vec<EventImage>, EncodeError> =
             (0u64..).zip(&images).map(|(k, picture)| self.file(picture, k, &circumstances)).collect();
         self.previews.settle(self.sink.id());

@@ -10,6 +10,7 @@ use crate::engine::guarded;
 use crate::generator::{Generator, GeneratorError};
 use crate::loader::{ModelLoader, ModelMemory, ModelRules};
 use crate::metrics;
+use crate::spans;
 
 /// All models of the engine, loaded or not. What happens to them is posted on the board.
 pub(crate) struct Shelf<L: ModelLoader> {
@@ -93,6 +94,7 @@ impl<L: ModelLoader> Shelf<L> {
         if slot.loaded.is_some() {
             return Ok(());
         }
+        let _within = spans::load(&slot.capabilities.id).entered();
         self.board.post_model(index, |model| model.state = ModelState::Loading);
         let begun = Instant::now();
         let loaded = self.make_room(index).and_then(|()| self.read(index));

@@ -16,6 +16,9 @@ pub struct SubmitOptions {
     /// A name of the caller's choice: the same operation under the same name is the same job, as long as the job is
     /// remembered.
     pub idempotency_key: Option<String>,
+    /// The trace that the request is a part of, as `traceparent` of the W3C's Trace Context tells it. Nobody has looked at it
+    /// yet: see [`JobRouter::with_trace_parents`](crate::JobRouter::with_trace_parents).
+    pub trace_parent: Option<Arc<str>>,
 }
 
 impl SubmitOptions {
@@ -29,6 +32,13 @@ impl SubmitOptions {
     #[must_use]
     pub fn under(mut self, idempotency_key: Option<String>) -> Self {
         self.idempotency_key = idempotency_key;
+        self
+    }
+
+    /// As a part of this trace.
+    #[must_use]
+    pub fn within(mut self, trace_parent: Option<Arc<str>>) -> Self {
+        self.trace_parent = trace_parent;
         self
     }
 }

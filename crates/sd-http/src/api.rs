@@ -21,7 +21,7 @@ use crate::intake::Intake;
 use crate::metrics;
 use crate::request_id::{self, X_REQUEST_ID};
 use crate::route::{Access, Route};
-use crate::{a1111, handlers, openai};
+use crate::{a1111, handlers, openai, trace};
 
 /// Answers requests. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -106,7 +106,7 @@ impl Api {
         let path = request.uri().path().to_owned();
         let route = Route::of(&path).filter(|route| self.config().faces.show(route));
         let access = route.map_or(Access::Token, |route| route.access(request.method()));
-        let caller = gate::admit(self, &request, access)?;
+        let caller = gate::admit(self, &request, access)?.within(trace::parent(request.headers()));
         let Some(route) = route else {
             return Err(ApiError::new(ErrorCode::NotFound, "there is nothing at this address"));
         };

@@ -72,11 +72,18 @@ pub(crate) struct Caller {
     /// The name of the token.
     name: Option<Arc<str>>,
     scopes: Scopes,
+    /// The trace that its request is a part of.
+    trace_parent: Option<Arc<str>>,
 }
 
 impl Caller {
     pub(crate) fn new(name: Option<Arc<str>>, scopes: Scopes) -> Self {
-        Self { name, scopes }
+        Self { name, scopes, trace_parent: None }
+    }
+
+    /// With the trace that its request is a part of.
+    pub(crate) fn within(self, trace_parent: Option<Arc<str>>) -> Self {
+        Self { trace_parent, ..self }
     }
 
     /// Everybody, where there are no tokens: whoever can connect may do everything.
@@ -91,7 +98,7 @@ impl Caller {
 
     /// What goes with a job of this caller.
     pub(crate) fn submits(&self) -> SubmitOptions {
-        SubmitOptions::by(self.name.clone())
+        SubmitOptions::by(self.name.clone()).within(self.trace_parent.clone())
     }
 
     /// The name of the token.

@@ -14,7 +14,7 @@ use crate::gate;
 use crate::route::Route;
 
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
-    "Authorization, Content-Type, Last-Event-ID, Idempotency-Key, If-None-Match, X-Request-Id",
+    "Authorization, Content-Type, Last-Event-ID, Idempotency-Key, If-None-Match, Traceparent, X-Request-Id",
 );
 const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
     "ETag, Idempotent-Replayed, Location, Retry-After, X-Job-Id, X-Request-Id, X-Seed",

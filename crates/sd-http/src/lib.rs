@@ -58,6 +58,7 @@ mod submission;
 mod tls;
 mod token;
 mod tokens_file;
+mod trace;
 mod views;
 mod wait;
 

@@ -179,7 +179,7 @@ impl Generation {
             None => None,
         };
 
-        let start = Instant::now();
+        let (start, encoding) = (Instant::now(), tracing::debug_span!("text_encode").entered());
         let (conditions, mut notes) = condition::conditions(&parts, request, guided, [width, height])?;
         let refiner = match &request.refiner {
             Some(refiner) => {
@@ -202,6 +202,7 @@ impl Generation {
             ));
         }
         parts.device.synchronize()?;
+        drop(encoding);
         let mut timings = Timings { text_encode: start.elapsed(), ..Timings::default() };
 
         let mut noise = BatchNoise::new(request.rng, request.seed, request.num_images);
@@ -215,6 +216,8 @@ impl Generation {
             canvas,
             device: &parts.device,
         };
+        let sees_pictures = request.init.is_some() || !request.controls.is_empty();
+        let _encoding = sees_pictures.then(|| tracing::debug_span!("image_encode").entered());
         let start = Instant::now();
         let begun = match &request.init {
             None => Begun::from_noise(&parts.vae, scheduler.as_ref(), &mut noise, &place)?,
@@ -400,7 +403,7 @@ impl Generation {
     /// # Errors
     /// As [`Generation::decode`].
     pub fn finish(mut self) -> Result<Finished> {
-        let start = Instant::now();
+        let (start, _decoding) = (Instant::now(), tracing::debug_span!("decode").entered());
         let images = self.decode()?.into_iter().zip(0u64..);
         let images = images.map(|(image, index)| (image, self.seed.wrapping_add(index))).collect();
         self.timings.decode = start.elapsed();

@@ -24,6 +24,7 @@ use crate::pool::PoolArgs;
 use crate::previews::PreviewArgs;
 use crate::registration::args::SupervisorArgs;
 use crate::store::StoreArgs;
+use crate::traces::TracesArgs;
 use safety::SafetyArgs;
 
 /// More threads than any machine has cores.
@@ -370,6 +371,8 @@ pub(crate) struct ServeArgs {
     pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) faces: FacesArgs,
+    #[command(flatten)]
+    pub(crate) traces: TracesArgs,
     /// Models with settings of their own, which stand in the configuration file.
     #[arg(skip)]
     pub(crate) further: Vec<ModelSetup>,

@@ -3,13 +3,21 @@
 use std::fmt;
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
+use tracing_subscriber::layer::{Layered, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::args::LogFormat;
+use crate::traces::SpanLayer;
+
+/// What is below the layer of the log.
+type Below = Layered<Option<SpanLayer>, Registry>;
 
 /// Changes which lines there are.
 pub(crate) struct LogHandle {
-    set: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>,
+    filter: reload::Handle<EnvFilter, Below>,
     default: &'static str,
 }
 
@@ -18,34 +26,37 @@ pub(crate) fn filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
-/// Starts logging: what `filter` asks for, else what a service tells or, in other commands, warnings.
-pub(crate) fn start(format: LogFormat, filter: Option<&str>, service: bool) -> LogHandle {
+/// Starts logging: what `filter` asks for, else what a service tells or, in other commands, warnings. `spans` sees the spans
+/// whatever the log shows of them.
+pub(crate) fn start(
+    format: LogFormat,
+    filter: Option<&str>,
+    service: bool,
+    spans: Option<SpanLayer>,
+) -> LogHandle {
     let default = if service { "info" } else { "warn" };
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter.unwrap_or(default)))
+    let (lines, handle) = reload::Layer::new(EnvFilter::new(filter.unwrap_or(default)));
+    let layer = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    let set: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync> = match format {
-        LogFormat::Text => {
-            let subscriber = subscriber.with_filter_reloading();
-            let handle = subscriber.reload_handle();
-            subscriber.init();
-            Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()))
-        }
-        LogFormat::Json => {
-            let subscriber = subscriber.json().with_filter_reloading();
-            let handle = subscriber.reload_handle();
-            subscriber.init();
-            Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()))
-        }
+    let layer = match format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().boxed(),
     };
-    LogHandle { set, default }
+    let harmless = filter_fn(is_harmless).with_max_level_hint(LevelFilter::TRACE);
+    tracing_subscriber::registry().with(spans).with(layer.with_filter(lines.and(harmless))).init();
+    LogHandle { filter: handle, default }
+}
+
+/// The HTTP client tells at its finest level each byte that it sends: tokens too.
+fn is_harmless(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() < Level::TRACE || !metadata.target().starts_with("ureq")
 }
 
 impl LogHandle {
     /// Takes another filter; `None` means the one that is built in.
     pub(crate) fn set(&self, filter: Option<&str>) -> Result<(), String> {
-        (self.set)(EnvFilter::new(filter.unwrap_or(self.default)))
+        self.filter.reload(EnvFilter::new(filter.unwrap_or(self.default))).map_err(|error| error.to_string())
     }
 }
 

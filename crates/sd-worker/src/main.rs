@@ -32,6 +32,7 @@ mod signals;
 mod store;
 mod story;
 mod threads;
+mod traces;
 mod upscale;
 mod worker;
 
@@ -41,21 +42,30 @@ use args::Command;
 use config::{Configured, Unusable};
 use exit::Failure;
 use reload::{Live, Reload};
+use traces::Traces;
 
 fn main() -> ExitCode {
     threads::keep_to_one_pool();
     let arguments: Vec<_> = std::env::args_os().collect();
-    let Configured { cli, explicit, settings } = match config::load(&arguments) {
+    let Configured { mut cli, explicit, settings } = match config::load(&arguments) {
         Ok(configured) => configured,
         Err(Unusable::CommandLine(error)) => error.exit(),
         Err(Unusable::File(failure)) => return ended(Err(failure)),
     };
-    let service = matches!(cli.command, Command::Serve(_));
-    let log = logging::start(cli.log_format, cli.log.as_deref(), service);
+    let (service, started) = match &mut cli.command {
+        Command::Serve(args) => (true, Traces::start(&args.traces, args.supervisor.settled_id())),
+        _ => (false, Ok((None, Traces::default()))),
+    };
+    let (spans, traces) = match started {
+        Ok(started) => started,
+        Err(failure) => return ended(Err(failure)),
+    };
+    let log = logging::start(cli.log_format, cli.log.as_deref(), service, spans);
+    traces.announce();
     if let Some(warning) = sd_inference::cpu_kernels_warning() {
         tracing::warn!("{warning}");
     }
-    ended(threads::start(cli.threads).and_then(|()| match cli.command {
+    let result = threads::start(cli.threads).and_then(|()| match cli.command {
         Command::Generate(args) => generate::run(&args),
         Command::Transform(args) => generate::transform(&args),
         Command::Inpaint(args) => generate::inpaint(&args),
@@ -70,7 +80,9 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Info => info::run(cli.threads),
-    }))
+    });
+    traces.stop();
+    ended(result)
 }
 
 fn ended(result: Result<(), Failure>) -> ExitCode {

@@ -8,7 +8,6 @@ use sd_engine::{EngineHandle, JobRouter, ModelBoard, ModelStatus};
 use sd_http::{Api, ApiConfig, Metrics, ServeError, Server};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 use crate::args::ServeArgs;
 use crate::exit::{Failure, say};
@@ -19,6 +18,7 @@ use crate::registration::{Identity, Registration};
 use crate::reload::Reload;
 use crate::signals::Signals;
 use crate::store;
+use crate::traces;
 use crate::worker::Worker;
 
 /// The transport's threads. They do little, but must not wait for the engine's.
@@ -52,14 +52,15 @@ async fn serve(args: Arc<ServeArgs>, mut reload: Reload) -> Result<(), Failure> 
     let without_token = api.tokens.is_none();
     let scheme = if server.tls.is_some() { "https" } else { "http" };
     let worker = Worker::new(args.queue_capacity.into(), args.store.open()?);
-    let router = worker.router.clone().with_prompts_logged(args.safety.log_prompts);
+    let router =
+        worker.router.clone().with_prompts_logged(args.safety.log_prompts).with_trace_parents(traces::adopt);
     let models = worker.models.clone();
     let metrics = Metrics::install().map_err(Failure::failed)?;
     tokio::spawn(keep_up(metrics.clone()));
     let config = ApiConfig {
         metrics: Some(metrics),
         version: env!("CARGO_PKG_VERSION").into(),
-        features: sd_inference::accelerators().into_iter().map(str::to_owned).collect(),
+        features: features().map(str::to_owned).collect(),
         faces: args.faces.faces(),
         https: server.tls.is_some(),
         ..api
@@ -104,6 +105,11 @@ async fn serve(args: Arc<ServeArgs>, mut reload: Reload) -> Result<(), Failure> 
         registration.stopped().await;
     }
     ended
+}
+
+/// What the worker was built with.
+fn features() -> impl Iterator<Item = &'static str> {
+    sd_inference::accelerators().into_iter().chain(traces::BUILT_IN.then_some(traces::FEATURE))
 }
 
 /// Metrics are sorted also where nobody asks for them.
@@ -169,7 +175,7 @@ fn identity(args: &ServeArgs, address: SocketAddr) -> Option<Identity> {
     Some(Identity {
         url: queen_url.clone()?,
         interval: Duration::from_secs(*heartbeat_interval),
-        id: worker_id.clone().unwrap_or_else(|| format!("sd-worker-{}", Uuid::new_v4())),
+        id: worker_id.clone()?,
         model: args.default_model().to_owned(),
         device: args.model.device.to_string(),
         host: advertise_host.clone().or(own),

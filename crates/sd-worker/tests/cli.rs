@@ -534,7 +534,7 @@ fn info_says_what_this_machine_can_do_and_why() {
         let output = sd_worker(&arguments, folder.path());
         assert!(output.status.success());
         let printed = text(&output.stdout);
-        for part in [threads, "memory available: ", "kernels: ", "scalar: "] {
+        for part in [threads, "traces: ", "memory available: ", "kernels: ", "scalar: "] {
             assert!(printed.contains(part), "{part} is not in {printed}");
         }
     }

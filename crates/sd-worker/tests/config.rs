@@ -179,3 +179,22 @@ fn the_reference_is_what_the_flags_say() {
         "run `cargo xtask reference`:\n{table}"
     );
 }
+
+/// Builds with it have tests of their own.
+#[test]
+#[cfg(not(feature = "otel"))]
+fn traces_are_refused_where_they_are_not_built_in() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("c.toml"), "otlp-endpoint = \"http://c:4318\"\n").unwrap();
+    let flag = &["--otlp-endpoint=http://c:4318"][..];
+    let variable = &[("SD_WORKER_OTLP_ENDPOINT", "http://c:4318")][..];
+    for (arguments, variables) in [(flag, &[][..]), (&[], variable), (&["--config=c.toml"], &[])] {
+        let output = config(folder.path(), arguments, variables);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains("otlp-endpoint") && said.contains("built without the feature `otel`"),
+            "{said}"
+        );
+    }
+}

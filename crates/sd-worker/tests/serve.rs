@@ -272,3 +272,16 @@ fn the_log_has_a_span_for_each_job() {
     }
     assert_eq!(line(&service, "over").unwrap()["fields"]["state"], "completed");
 }
+
+/// The variable may be there for all programs of a machine: it is no reason not to start.
+#[test]
+#[cfg(not(feature = "otel"))]
+fn a_collector_in_the_environment_is_told_to_be_in_vain() {
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")];
+    let mut service = Service::start_unready(&[], &variables);
+    service.until("warned", |service| {
+        service
+            .log()
+            .contains("OTEL_EXPORTER_OTLP_ENDPOINT is set, but this worker was built without the feature")
+    });
+}

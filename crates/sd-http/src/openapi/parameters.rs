@@ -4,7 +4,7 @@ use operations_contract::{JobState, OperationKind};
 use serde_json::{Value, json};
 
 use crate::handlers::list_jobs::{LIMIT, LIMITS};
-use crate::idempotency;
+use crate::{idempotency, trace};
 
 /// The filters and pages of `GET /v1/jobs`.
 pub(super) fn of_list() -> Value {
@@ -36,12 +36,17 @@ pub(super) fn of_list() -> Value {
     ])
 }
 
-/// `Idempotency-Key` of `POST /v1/jobs`.
+/// The headers of `POST /v1/jobs`.
 pub(super) fn of_submission() -> Value {
     json!([{
         "name": idempotency::NAME,
         "in": "header",
         "description": "A name of the client's choice: the same request under it is the same job.",
         "schema": {"type": "string", "minLength": 1, "maxLength": idempotency::MAX_CHARS, "pattern": "^[!-~]+$"},
+    }, {
+        "name": trace::NAME,
+        "in": "header",
+        "description": "The trace that the job becomes a part of (W3C Trace Context); any other value is ignored.",
+        "schema": {"type": "string"},
     }])
 }

@@ -8,7 +8,7 @@ pub(crate) struct SupervisorArgs {
     /// The port to listen on, instead of that of --listen.
     #[arg(long, env = "SD_WORKER_PORT")]
     pub(crate) port: Option<u16>,
-    /// The worker's name towards a router above [default: drawn at each start].
+    /// The worker's name towards a router above and in traces [default: drawn at each start].
     #[arg(long, env = "SD_WORKER_WORKER_ID", value_name = "NAME", value_parser = worker_id)]
     pub(crate) worker_id: Option<String>,
     /// The router above that is told by heartbeats where the worker is and what it is up to: `http://...` or `https://...`.
@@ -21,6 +21,13 @@ pub(crate) struct SupervisorArgs {
     #[arg(long, env = "SD_WORKER_HEARTBEAT_INTERVAL", default_value_t = 30, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=80))]
     pub(crate) heartbeat_interval: u64,
+}
+
+impl SupervisorArgs {
+    /// The worker's name, which is drawn now if nobody gave it one.
+    pub(crate) fn settled_id(&mut self) -> &str {
+        self.worker_id.get_or_insert_with(|| format!("sd-worker-{}", uuid::Uuid::new_v4()))
+    }
 }
 
 /// Where heartbeats go.
