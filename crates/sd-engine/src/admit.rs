@@ -32,19 +32,23 @@ pub(crate) struct Sender {
 
 impl JobRouter {
     /// Takes the jobs up that the last process with this store did not finish: those that waited wait again, those that
-    /// ran are run again from their seeds. Those that the model cannot do any more fail. To be called when a model can
+    /// ran are run again from their seeds. Those that the model cannot do any more fail, and those that cannot be read. To be called when a model can
     /// serve; until then nothing new is taken. Gives how many go on.
     pub fn resume(&self) -> usize {
         // Without a model nobody can tell what becomes of them: they wait on.
         let Ok(default) = self.model() else { return 0 };
         let mut resumed = 0;
         for unfinished in self.registry().take_restored() {
-            let model = self.model_of(&unfinished.operation, Arc::clone(&default));
-            match self.may_become_a_job(&unfinished.operation, &model, &mut Vec::new()) {
-                Ok(()) => resumed += usize::from(self.go_on(unfinished, model)),
-                Err(refusal) => {
+            let admitted = unfinished.operation.clone().and_then(|operation| {
+                let model = self.model_of(&operation, Arc::clone(&default));
+                let possible = self.may_become_a_job(&operation, &model, &mut Vec::new());
+                possible.map(|()| (operation, model)).map_err(|refusal| refusal.detail())
+            });
+            match admitted {
+                Ok((operation, model)) => resumed += usize::from(self.go_on(unfinished, operation, model)),
+                Err(detail) => {
                     let sink = JobSink::new(unfinished.job, self.registry().clone(), Span::none());
-                    sink.end(Outcome::Failed(refusal.detail()));
+                    sink.end(Outcome::Failed(detail));
                 }
             }
         }
@@ -53,8 +57,8 @@ impl JobRouter {
     }
 
     /// False if it was cancelled meanwhile.
-    fn go_on(&self, unfinished: Unfinished, model: Arc<ModelCapabilities>) -> bool {
-        let Unfinished { job, journal, operation, has_inputs, caller } = unfinished;
+    fn go_on(&self, unfinished: Unfinished, operation: Operation, model: Arc<ModelCapabilities>) -> bool {
+        let Unfinished { job, journal, has_inputs, caller, .. } = unfinished;
         let view = job.view();
         if view.state != JobState::Queued {
             return false;

@@ -16,7 +16,7 @@ use crate::listeners::{Listeners, Listening};
 use crate::metrics;
 use crate::registry::JobRegistry;
 use crate::spans;
-use crate::store::{Events, Journal, StoreError};
+use crate::store::{self, Events, Journal, StoreError, Totals};
 
 /// So many ids are always left of those that are reserved: for the end, and for what is said about it.
 const SPARE_IDS: u64 = 4;
@@ -252,6 +252,22 @@ impl Job {
         let mut record = self.record();
         record.written = record.events.len();
         Ok(())
+    }
+
+    /// Forgets a job whose end could not be written down.
+    pub(crate) fn forget(&self) -> Result<(), StoreError> {
+        self.journal.as_ref().map_or(Ok(()), |journal| journal.store().forget(journal))
+    }
+
+    /// For how long it is over; 0 if it is not.
+    pub(crate) fn since_its_end(&self) -> Duration {
+        let finished = self.record().view.finished_ms;
+        finished.map_or(Duration::ZERO, |end| Duration::from_millis(unix_ms().saturating_sub(end)))
+    }
+
+    /// What it weighs when it is kept.
+    pub(crate) fn weight(&self) -> Totals {
+        Totals { jobs: 1, bytes: store::weight(&self.record().events) }
     }
 
     /// Asks for an end. The state afterwards and the end, if it has come; `None` if the job was over already.

@@ -13,7 +13,9 @@ use crate::activity::Activity;
 use crate::idempotency::IdempotencyKey;
 use crate::job::{Ended, Job, Outcome, StoredImage};
 use crate::router::CancelError;
-use crate::store::{Events, JobPage, JobQuery, Journal, Known, NewJob, Restored, Store, StoreError, Taken};
+use crate::store::{
+    Events, JobPage, JobQuery, Journal, Known, NewJob, Restored, Store, StoreError, Taken, Totals,
+};
 
 /// How long jobs that are over are remembered: until the first of these bounds is reached. The job that ended last is
 /// kept whatever it weighs.
@@ -64,7 +66,8 @@ struct State {
 pub(crate) struct Unfinished {
     pub(crate) job: Arc<Job>,
     pub(crate) journal: Journal,
-    pub(crate) operation: Operation,
+    /// Why it cannot go on, if it cannot.
+    pub(crate) operation: Result<Operation, ErrorDetail>,
     pub(crate) has_inputs: bool,
     pub(crate) caller: Option<Arc<str>>,
 }
@@ -101,7 +104,7 @@ impl JobRegistry {
             let Restored {
                 journal, view, events, next_event, reserved, operation, has_inputs, caller, ..
             } = restored;
-            let priority = operation.job().priority;
+            let priority = operation.as_ref().map_or(Priority::Normal, |known| known.job().priority);
             let job = Job::waiting(view, priority, journal.clone(), events, (next_event, reserved));
             let job = Arc::new(job);
             state.live.insert(job.id.clone(), Arc::clone(&job));
@@ -140,16 +143,19 @@ impl JobRegistry {
     /// Takes a new job in and tells it its position. It is written down when this returns.
     pub(crate) fn accept(&self, submission: Submission<'_>) -> Result<Admission, StoreError> {
         let Submission { view, priority, caller, key, operation, inputs, notes } = submission;
-        // While results wait for room, nothing new is begun: they would pile up in memory.
-        self.save_unsaved()?;
         let before = |other: &&Arc<Job>| other.priority >= priority && other.state() == JobState::Queued;
         let position = self.state().live.values().filter(before).count();
         let notes =
             notes.into_iter().map(|message| JobEvent::Narration { level: NarrationLevel::Info, message });
         let events: Events = (1..).zip(std::iter::once(JobEvent::Queued { position }).chain(notes)).collect();
         let next_event = events.len() as u64 + 1;
-        let new = NewJob { view: &view, caller, key, operation: operation.clone(), inputs, events: &events };
-        Ok(match self.0.store.accept(new)? {
+        let taken = self.with_room(|| {
+            // While results wait for room, nothing new is begun: they would pile up in memory.
+            self.save_unsaved()?;
+            let operation = operation.clone();
+            self.0.store.accept(NewJob { view: &view, caller, key, operation, inputs, events: &events })
+        });
+        Ok(match taken? {
             Taken::Known(known) => Admission::Known(known),
             Taken::OtherBody(id) => Admission::OtherBody(id),
             Taken::New { journal, reserved } => {
@@ -287,10 +293,22 @@ impl JobRegistry {
 
     /// Forgets what is not to be kept any longer, and writes down what could not be written down before.
     pub(crate) fn tidy(&self) {
-        if let Err(error) = self.save_unsaved() {
+        if let Err(error) = self.with_room(|| self.save_unsaved()) {
             tracing::warn!(%error, "results are kept in memory until they can be written down");
         }
         self.evict();
+    }
+
+    /// Writes something down. Where there is no room for it, what is not to be kept any longer makes way first.
+    fn with_room<T>(&self, write: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match write() {
+            Err(StoreError::Full) => {
+                self.evict();
+                self.shrink();
+                write()
+            }
+            outcome => outcome,
+        }
     }
 
     /// Gives room that was freed back to the disk.
@@ -303,7 +321,7 @@ impl JobRegistry {
     fn save_unsaved(&self) -> Result<(), StoreError> {
         let mut unsaved = std::mem::take(&mut self.state().unsaved);
         while let Some(job) = unsaved.first() {
-            if let Err(error) = job.save() {
+            if let Err(error) = self.save(job) {
                 self.state().unsaved.append(&mut unsaved);
                 return Err(error);
             }
@@ -313,8 +331,17 @@ impl JobRegistry {
         Ok(())
     }
 
+    /// Writes an end down, unless the job is older by now than any that is kept.
+    fn save(&self, job: &Job) -> Result<(), StoreError> {
+        match job.since_its_end() >= self.0.retention.max_age {
+            true => job.forget(),
+            false => job.save(),
+        }
+    }
+
     fn evict(&self) {
-        if let Err(error) = self.0.store.evict(&self.0.retention) {
+        let unsaved = self.state().unsaved.iter().fold(Totals::default(), |sum, job| sum + job.weight());
+        if let Err(error) = self.0.store.evict(&self.0.retention, unsaved) {
             tracing::warn!(%error, "jobs that are over could not be forgotten");
         }
     }

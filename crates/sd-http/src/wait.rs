@@ -2,8 +2,8 @@
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, Response, StatusCode};
-use operations_contract::{ErrorCode, EventImage, JobEvent, JobId};
-use sd_engine::JobUpdate;
+use operations_contract::{ErrorCode, EventImage, ImageData, JobEvent, JobId};
+use sd_engine::{JobRouter, JobUpdate};
 use serde_json::Value;
 
 use crate::accept::Wanted;
@@ -48,7 +48,7 @@ pub(crate) async fn answer(
     let mut response = match end_of(api, id).await {
         Ok(images) => match (&waiting.wanted, images.into_iter().next()) {
             (Wanted::Picture(_), Some(image)) => picture(image),
-            _ => job(api, id, waiting.with_images)?,
+            _ => job(api, id, waiting.with_images).await?,
         },
         Err(error) => error.into_response(),
     };
@@ -75,18 +75,22 @@ fn picture(image: EventImage) -> Response<ResponseBody> {
 }
 
 /// The job as `GET` shows it, and with each picture where it is, or the picture itself.
-fn job(api: &Api, id: &JobId, with_images: bool) -> Result<Response<ResponseBody>, ApiError> {
-    let router = api.router();
-    let view = router.job(id).ok_or_else(|| ApiError::no_job(id.as_str()))?;
+async fn job(api: &Api, id: &JobId, with_images: bool) -> Result<Response<ResponseBody>, ApiError> {
+    let wanted = id.clone();
+    let shown = api.blocking(move |router| shown(router, &wanted, with_images)).await?;
+    Ok(body::json(StatusCode::OK, &shown.ok_or_else(|| ApiError::no_job(id.as_str()))?))
+}
+
+/// `None` if it, or a picture of it, is not there any more.
+fn shown(router: &JobRouter, id: &JobId, with_images: bool) -> Option<Value> {
     // Views are plain data: they always serialize.
-    let mut view = serde_json::to_value(&view).unwrap_or_default();
+    let mut view = serde_json::to_value(router.job(id)?).unwrap_or_default();
     let images = view.get_mut("images").and_then(Value::as_array_mut);
     for (index, image) in images.into_iter().flatten().enumerate() {
         image["url"] = format!("/v1/jobs/{id}/images/{index}").into();
         if with_images {
-            let stored = router.image(id, index).ok_or_else(|| ApiError::no_job(id.as_str()))?;
-            image["image"] = operations_contract::ImageData::new(stored.bytes).to_base64().into();
+            image["image"] = ImageData::new(router.image(id, index)?.bytes).to_base64().into();
         }
     }
-    Ok(body::json(StatusCode::OK, &view))
+    Some(view)
 }

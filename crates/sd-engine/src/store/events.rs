@@ -3,7 +3,7 @@
 use operations_contract::{ImageData, JobEvent, JobId};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Store, StoreError, int, uint};
+use super::{Store, StoreError, int, rows, uint};
 use crate::job::StoredImage;
 
 /// Events with their ids, in their order.
@@ -47,22 +47,44 @@ pub(super) fn insert(
     Ok(bytes)
 }
 
-/// All events of a job, in their order.
+/// Bytes of the pictures that they carry.
+pub(crate) fn weight(events: &[(u64, JobEvent)]) -> u64 {
+    let pictures = |event: &JobEvent| match event {
+        JobEvent::Preview { image, .. } => image.len(),
+        JobEvent::Complete { images, .. } => images.iter().map(|image| image.image.len()).sum(),
+        _ => 0,
+    };
+    events.iter().map(|(_, event)| pictures(event) as u64).sum()
+}
+
+/// All events of a job that can be read, in their order.
 pub(super) fn of_job(connection: &Connection, job: i64) -> Result<Events, StoreError> {
     let mut images =
         connection.prepare_cached("SELECT bytes FROM images WHERE job = ? AND event = ? AND n = ?")?;
-    let mut rows = connection.prepare_cached("SELECT id, body FROM events WHERE job = ? ORDER BY id")?;
-    let mut rows = rows.query([job])?;
+    let mut bodies = connection.prepare_cached("SELECT id, body FROM events WHERE job = ? ORDER BY id")?;
+    let mut bodies = bodies.query([job])?;
     let mut events = Vec::new();
-    while let Some(row) = rows.next()? {
+    while let Some(row) = bodies.next()? {
         let id: i64 = row.get(0)?;
-        let mut event: JobEvent =
-            serde_json::from_str(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?;
+        let read = |body| serde_json::from_str(body).map_err(|error| error.to_string());
+        let mut event = match rows::text(row.get_ref(1)?).and_then(read) {
+            Ok(event) => event,
+            Err(reason) => {
+                tracing::warn!(job, event = id, %reason, "an event cannot be read and is left out");
+                continue;
+            }
+        };
+        let mut whole = true;
         for (n, picture) in (0u64..).zip(pictures(&mut event)) {
-            let bytes: Vec<u8> = images.query_row(params![job, id, int(n)], |row| row.get(0))?;
-            *picture = ImageData::new(bytes);
+            match images.query_row(params![job, id, int(n)], |row| row.get::<_, Vec<u8>>(0)).optional()? {
+                Some(bytes) => *picture = ImageData::new(bytes),
+                None => whole = false,
+            }
         }
-        events.push((uint(id), event));
+        match whole {
+            true => events.push((uint(id), event)),
+            false => tracing::warn!(job, event = id, "an event has lost a picture and is left out"),
+        }
     }
     Ok(events)
 }

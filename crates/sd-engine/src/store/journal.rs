@@ -40,7 +40,7 @@ impl Journal {
 
     /// Writes down that it runs, and what it told since it was last written down.
     pub(crate) fn start(&self, view: &JobView, told: &[(u64, JobEvent)]) -> Result<(), StoreError> {
-        self.store.looked_at(self.write_start(view, told))
+        self.store.writing(events::weight(told), || self.write_start(view, told))
     }
 
     fn write_start(&self, view: &JobView, told: &[(u64, JobEvent)]) -> Result<(), StoreError> {
@@ -57,7 +57,7 @@ impl Journal {
 
     /// Reserves more event ids: those from `from` on, up to the one that it gives.
     pub(crate) fn reserve(&self, from: u64) -> Result<u64, StoreError> {
-        self.store.looked_at(self.write_reserved(from))
+        self.store.writing(0, || self.write_reserved(from))
     }
 
     fn write_reserved(&self, from: u64) -> Result<u64, StoreError> {
@@ -71,7 +71,7 @@ impl Journal {
 
     /// Writes down its end, the rest of its story and its images, all or nothing.
     pub(crate) fn finish(&self, view: &JobView, told: &[(u64, JobEvent)]) -> Result<(), StoreError> {
-        self.store.looked_at(self.write_end(view, told))
+        self.store.writing(events::weight(told), || self.write_end(view, told))
     }
 
     fn write_end(&self, view: &JobView, told: &[(u64, JobEvent)]) -> Result<(), StoreError> {

@@ -3,6 +3,7 @@
 use operations_contract::{JobState, JobView, OperationKind};
 use rusqlite::params;
 
+use super::rows::{self, VIEW};
 use super::{Store, StoreError, int};
 
 /// Which jobs are wanted.
@@ -68,7 +69,7 @@ impl Store {
             Order::Newest => ("<", "DESC"),
         };
         let sql = format!(
-            "SELECT seq, view FROM jobs
+            "SELECT seq, {VIEW} FROM jobs
              WHERE (?1 = '[]' OR state IN (SELECT value FROM json_each(?1)))
                AND (?2 IS NULL OR operation = ?2) AND (?3 IS NULL OR model = ?3)
                AND (?4 IS NULL OR created_ms >= ?4) AND (?5 IS NULL OR created_ms < ?5)
@@ -78,7 +79,7 @@ impl Store {
         let limit = query.limit.unwrap_or(usize::MAX >> 1);
         let connection = &self.open_now().connection;
         let mut statement = connection.prepare_cached(&sql)?;
-        let mut rows = statement.query(params![
+        let mut found = statement.query(params![
             states,
             query.operation.map(OperationKind::as_str),
             query.model,
@@ -90,14 +91,14 @@ impl Store {
             query.caller,
         ])?;
         let mut page = JobPage::default();
-        let mut last = None;
-        while let Some(row) = rows.next()? {
-            if page.jobs.len() == limit {
+        let (mut seen, mut last) = (0, None);
+        while let Some(row) = found.next()? {
+            if seen == limit {
                 page.next = last;
                 break;
             }
-            last = Some(super::uint(row.get(0)?));
-            page.jobs.push(serde_json::from_str(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?);
+            (seen, last) = (seen + 1, Some(super::uint(row.get(0)?)));
+            page.jobs.extend(rows::view(row, 1)?);
         }
         Ok(page)
     }

@@ -7,12 +7,17 @@
 
 mod error;
 mod events;
+mod forget;
 mod jobs;
 mod journal;
 mod list;
 mod open;
+mod reserve;
+mod restore;
 mod room;
+mod rows;
 mod schema;
+mod space;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,10 +25,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 pub use error::StoreError;
-pub(crate) use events::Events;
-pub(crate) use jobs::{Known, NewJob, Restored, Taken};
+pub(crate) use events::{Events, weight};
+pub(crate) use jobs::{Known, NewJob, Taken};
 pub(crate) use journal::Journal;
 pub use list::{JobPage, JobQuery, Order};
+use reserve::Reserve;
+pub(crate) use restore::Restored;
 
 /// The jobs that are kept. Cloning shares it.
 ///
@@ -36,6 +43,7 @@ struct Inner {
     open: Mutex<Open>,
     /// Where it outlives the process; `None`: it does not.
     dir: Option<PathBuf>,
+    reserve: Reserve,
     /// Held locked as long as the store is open.
     _lock: Option<std::fs::File>,
 }
@@ -61,9 +69,9 @@ struct Open {
 
 /// A number of jobs and what they weigh.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Totals {
-    jobs: u64,
-    bytes: u64,
+pub(crate) struct Totals {
+    pub(crate) jobs: u64,
+    pub(crate) bytes: u64,
 }
 
 /// SQLite's integers are signed. Times, ids and sizes are far from where that matters.

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
 
-use super::{Inner, Open, Store, StoreError, int, jobs, room, schema};
+use super::{Inner, Open, Reserve, Store, StoreError, forget, int, room, schema};
 
 /// The database in a data directory. SQLite puts its `-wal` and `-shm` beside it.
 const DATABASE: &str = "jobs.sqlite3";
 /// Who holds it locked has the directory. The lock goes with the process, however that ends.
 const LOCK: &str = "worker.lock";
+/// Pages after which the log is brought into the database.
+const LOG_PAGES: u32 = 64;
 /// Prepared statements that are kept: all that there are.
 const STATEMENTS: usize = 64;
 
@@ -31,38 +33,36 @@ impl Store {
     /// # Errors
     /// When there is no memory for it.
     pub fn in_memory() -> Result<Self, StoreError> {
-        Self::over(Connection::open_in_memory()?, None)
+        let open = Mutex::new(prepared(Connection::open_in_memory()?)?);
+        Ok(Self(Arc::new(Inner { open, dir: None, reserve: Reserve::within(None), _lock: None })))
     }
 
     /// The store in this directory, which is made where it is missing.
     ///
     /// # Errors
-    /// When the directory cannot be used, another worker has it open, the disk is full, or a newer version of this
-    /// program wrote it.
+    /// When the directory cannot be used, another worker has it open, a newer version of this program wrote it, or the disk
+    /// is full and nothing is held in the directory for that.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let unusable = |source| StoreError::Directory { dir: dir.to_owned(), source };
         make(dir).map_err(unusable)?;
         let lock = lock(dir)?;
-        Self::in_directory(dir, lock).map_err(|error| room::looked_at(error, Some(dir)))
-    }
-
-    fn in_directory(dir: &Path, lock: File) -> Result<Self, StoreError> {
-        let connection = Connection::open(dir.join(DATABASE))?;
-        // Asked for before there are tables: pages that are free can be given back to the disk.
-        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        Self::over(connection, Some((dir, lock)))
-    }
-
-    fn over(mut connection: Connection, place: Option<(&Path, File)>) -> Result<Self, StoreError> {
-        connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        connection.pragma_update(None, "foreign_keys", true)?;
-        schema::migrate(&mut connection)?;
-        let over = jobs::over(&connection)?;
-        let (dir, lock) = place.map(|(dir, lock)| (dir.to_owned(), lock)).unzip();
-        let open = Mutex::new(Open { connection, over });
-        Ok(Self(Arc::new(Inner { open, dir, _lock: lock })))
+        let reserve = Reserve::within(Some(dir));
+        let connected = || connect(dir).map_err(|error| room::looked_at(error, Some(dir)));
+        let open = match connected() {
+            Err(StoreError::Full) => {
+                reserve.release();
+                connected()?
+            }
+            outcome => outcome?,
+        };
+        let store = Self(Arc::new(Inner {
+            open: Mutex::new(open),
+            dir: Some(dir.to_owned()),
+            reserve,
+            _lock: Some(lock),
+        }));
+        store.fill_reserve();
+        Ok(store)
     }
 
     /// Lets the store grow to about so many bytes and no further: then it is full, as with a full disk.
@@ -77,19 +77,27 @@ impl Store {
         connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
         Ok(())
     }
+}
 
-    /// Gives room that is free inside the store back to the disk.
-    pub(crate) fn shrink(&self) -> Result<(), StoreError> {
-        let connection = &self.open_now().connection;
-        let mut statement = connection.prepare_cached("PRAGMA incremental_vacuum")?;
-        let mut pages = statement.query([])?;
-        while pages.next()?.is_some() {}
-        if self.is_durable() {
-            // Only what the log gives to the database makes its file shorter.
-            connection.pragma_update_and_check(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()))?;
-        }
-        Ok(())
-    }
+fn connect(dir: &Path) -> Result<Open, StoreError> {
+    let connection = Connection::open(dir.join(DATABASE))?;
+    // Asked for before there are tables: pages that are free can be given back to the disk.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // What stands in the log alone must find room in the database: it is never more than the reserve.
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
+    prepared(connection)
+}
+
+fn prepared(mut connection: Connection) -> Result<Open, StoreError> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // The disk of temporary files may be the one that is full.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    schema::migrate(&mut connection)?;
+    let over = forget::over(&connection)?;
+    Ok(Open { connection, over })
 }
 
 fn lock(dir: &Path) -> Result<File, StoreError> {

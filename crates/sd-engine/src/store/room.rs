@@ -46,7 +46,7 @@ pub(super) fn looked_at(error: StoreError, dir: Option<&Path>) -> StoreError {
     }
 }
 
-fn is_lack_of_room(kind: ErrorKind) -> bool {
+pub(super) fn is_lack_of_room(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 

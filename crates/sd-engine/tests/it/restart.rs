@@ -12,7 +12,7 @@ use crate::generator::TestGenerator;
 use crate::support::Worker;
 
 /// A life of a worker over the jobs in `dir`.
-async fn life(dir: &Path) -> Worker {
+pub(crate) async fn life(dir: &Path) -> Worker {
     life_with(dir, TestGenerator::new()).await
 }
 
@@ -23,7 +23,7 @@ async fn life_with(dir: &Path, generator: TestGenerator) -> Worker {
 }
 
 /// What the disk has at this moment, in a directory of its own: what a `kill -9` would leave.
-fn killed(dir: &Path) -> tempfile::TempDir {
+pub(crate) fn killed(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(dir).unwrap() {
         let file = file.unwrap();
