@@ -2,9 +2,10 @@
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, Response, StatusCode};
-use operations_contract::{ErrorCode, EventImage, JobEvent, JobId};
+use operations_contract::{ErrorCode, EventImage, ImageData, ImageView, JobEvent, JobId, JobView};
+use schemars::JsonSchema;
 use sd_engine::JobUpdate;
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::accept::Wanted;
 use crate::api::Api;
@@ -15,6 +16,27 @@ use crate::error::ApiError;
 pub(crate) const X_JOB_ID: HeaderName = HeaderName::from_static("x-job-id");
 /// The seed of the picture in the body.
 const X_SEED: HeaderName = HeaderName::from_static("x-seed");
+
+/// A finished job as its client has waited for it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct FinishedJob {
+    #[serde(flatten)]
+    job: JobView,
+    /// The pictures, which `job` has no more. Here, behind it, they count in the schema.
+    images: Vec<FinishedImage>,
+}
+
+/// One picture of it.
+#[derive(Debug, Serialize, JsonSchema)]
+struct FinishedImage {
+    #[serde(flatten)]
+    view: ImageView,
+    /// Where it is.
+    url: String,
+    /// The file, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<ImageData>,
+}
 
 /// How a client that waits is answered.
 #[derive(Debug, Clone)]
@@ -77,16 +99,13 @@ fn picture(image: EventImage) -> Response<ResponseBody> {
 /// The job as `GET` shows it, and with each picture where it is, or the picture itself.
 fn job(api: &Api, id: &JobId, with_images: bool) -> Result<Response<ResponseBody>, ApiError> {
     let router = api.router();
-    let view = router.job(id).ok_or_else(|| ApiError::no_job(id.as_str()))?;
-    // Views are plain data: they always serialize.
-    let mut view = serde_json::to_value(&view).unwrap_or_default();
-    let images = view.get_mut("images").and_then(Value::as_array_mut);
-    for (index, image) in images.into_iter().flatten().enumerate() {
-        image["url"] = format!("/v1/jobs/{id}/images/{index}").into();
-        if with_images {
-            let stored = router.image(id, index).ok_or_else(|| ApiError::no_job(id.as_str()))?;
-            image["image"] = operations_contract::ImageData::new(stored.bytes).to_base64().into();
-        }
+    let gone = || ApiError::no_job(id.as_str());
+    let mut job = router.job(id).ok_or_else(gone)?;
+    let mut images = Vec::new();
+    for (index, view) in std::mem::take(&mut job.images).into_iter().enumerate() {
+        let stored = if with_images { Some(router.image(id, index).ok_or_else(gone)?) } else { None };
+        let image = stored.map(|stored| ImageData::new(stored.bytes));
+        images.push(FinishedImage { view, url: format!("/v1/jobs/{id}/images/{index}"), image });
     }
-    Ok(body::json(StatusCode::OK, &view))
+    Ok(body::json(StatusCode::OK, &FinishedJob { job, images }))
 }
