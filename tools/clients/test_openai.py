@@ -178,7 +178,7 @@ class OpenAi(WorkerTestCase):
         with self.assertRaises(openai.APIError) as caught:
             with self.generate(stream=True, extra_body={"deadline_ms": 1, "steps": 150}) as stream:
                 list(stream)
-        self.assertEqual((caught.exception.code, caught.exception.type), ("timeout", "invalid_request_error"))
+        self.assertEqual((caught.exception.code, caught.exception.type), ("timeout", "server_error"))
 
 
 class OpenAiSwitchedOff(WorkerTestCase):

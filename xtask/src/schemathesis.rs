@@ -15,7 +15,10 @@ pub(crate) fn check() -> Result {
     let tools = workspace::root().join("tools/openapi");
     let environment = workspace::target_dir().join("python/openapi");
     let python = python::environment(&environment, &tools.join("requirements.txt"))?;
-    let worker = Served::start(&["--token", TOKEN])?;
+    // A model so small that every request which is accepted is over at once, by a name without slashes: the tool builds no
+    // addresses with them.
+    let models = workspace::root().join("fixtures/sd15");
+    let worker = Served::start(&models, &["--token", TOKEN, "--model", "model"])?;
     let mut command = Command::new(python.with_file_name("schemathesis"));
     command
         .current_dir(workspace::target_dir())

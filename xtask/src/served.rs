@@ -1,9 +1,11 @@
-//! A worker with the demonstration model, for programs that test it from outside.
+//! A worker for programs that test it from outside.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::process::{Failure, Result, cargo, run};
+use crate::workspace;
 
 /// A running worker; it is ended when this is dropped.
 pub(crate) struct Served {
@@ -12,14 +14,14 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Builds the worker as the tests do and starts it on a free port of this machine.
-    pub(crate) fn start(arguments: &[&str]) -> Result<Self> {
+    /// Builds the worker as the tests do and starts it, in a folder where its model may be, on a free port of this machine.
+    pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Result<Self> {
         // The same packages and targets as the tests, or the features of what lies below would differ and all would be
         // built again.
         run(&mut cargo(["build", "--workspace", "--all-targets", "--locked", "--quiet"]))?;
-        let program = crate::workspace::target_dir().join("debug/sd-worker");
+        let program = workspace::target_dir().join("debug/sd-worker");
         let mut command = Command::new(program);
-        command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
+        command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments).current_dir(folder);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let said = child.stdout.take().map(BufReader::new).and_then(|lines| lines.lines().next());
         let url = match said {

@@ -456,6 +456,13 @@ impl JobUpdates {
         Self { job, told, after, next: 0, ended: false, _listening: listening }
     }
 
+    /// The id of a job's last event, where there will be no further ones, from a later process neither.
+    pub fn last_id(&self) -> Option<u64> {
+        let record = self.job.record();
+        let over = matches!(record.phase, Phase::Over(_)) && record.view.state.is_terminal();
+        over.then(|| record.events.last().map_or(0, |(id, _)| *id))
+    }
+
     /// Waits for the next update; `None` after the end. Dropping the future loses nothing. It needs no particular
     /// runtime.
     pub async fn next(&mut self) -> Option<JobUpdate> {

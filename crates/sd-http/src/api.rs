@@ -1,6 +1,6 @@
 //! The worker's HTTP face as a value: a request in, a response out.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use crate::intake::Intake;
 use crate::metrics;
 use crate::request_id::{self, X_REQUEST_ID};
 use crate::route::{Access, Route};
-use crate::{a1111, handlers, openai, trace};
+use crate::{a1111, handlers, openai, openapi, trace};
 
 /// Answers requests. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -36,6 +36,8 @@ struct Inner {
     a1111: a1111::State,
     /// When this was made, in seconds since 1970.
     started: u64,
+    /// What `/openapi.json` answers: it never changes while the worker runs.
+    document: OnceLock<Bytes>,
 }
 
 impl Api {
@@ -43,7 +45,15 @@ impl Api {
     pub fn new(router: JobRouter, config: ApiConfig) -> Self {
         let intake = Intake::new(&config);
         let (frames, a1111) = (Frames::default(), a1111::State::default());
-        Self(Arc::new(Inner { router, config, intake, frames, a1111, started: openai::now() }))
+        Self(Arc::new(Inner {
+            router,
+            config,
+            intake,
+            frames,
+            a1111,
+            started: openai::now(),
+            document: OnceLock::new(),
+        }))
     }
 
     pub(crate) fn router(&self) -> &JobRouter {
@@ -64,6 +74,10 @@ impl Api {
 
     pub(crate) fn started(&self) -> u64 {
         self.0.started
+    }
+
+    pub(crate) fn document(&self) -> &Bytes {
+        self.0.document.get_or_init(|| openapi::document(self.0.config.faces).to_string().into())
     }
 
     pub(crate) fn a1111(&self) -> &a1111::State {
@@ -135,7 +149,7 @@ impl Api {
             Route::Ready => handlers::ready::handle(self),
             Route::OpenAi(call) => openai::handle(self, call, &caller, request).await,
             Route::A1111(call) => a1111::handle(self, call, &caller, request).await,
-            Route::OpenApi => Ok(handlers::openapi::handle()),
+            Route::OpenApi => Ok(handlers::openapi::handle(self)),
             Route::Metrics => handlers::metrics::handle(self),
         }
     }

@@ -13,6 +13,9 @@ use crate::error::ApiError;
 /// More parts than an operation has fields.
 const MAX_PARTS: usize = 128;
 
+/// The fields that may come as files.
+pub(crate) const PICTURES: [&str; 4] = ["init_image", "input_image", "mask_image", "image"];
+
 /// One part of a form.
 #[derive(Debug)]
 pub(crate) struct Part {
@@ -102,7 +105,7 @@ pub(crate) fn operation(parts: Vec<Part>) -> Result<Value, ApiError> {
 /// Puts a picture where its part's name says.
 fn place(body: &mut Map<String, Value>, part: &Part) -> Result<(), &'static str> {
     let (fields, field) = match part.name.as_str() {
-        name @ ("init_image" | "input_image" | "mask_image" | "image") => (body, name),
+        name if PICTURES.contains(&name) => (body, name),
         name => {
             let index = name.strip_prefix("control[").and_then(|rest| rest.strip_suffix("].image"));
             let index: usize = index

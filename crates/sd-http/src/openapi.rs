@@ -3,24 +3,50 @@
 //! The document is data: [`document`] is served at `/openapi.json`, and its copy in `docs/openapi.json` is what clients
 //! are generated from. A test holds the two together.
 
+mod a1111;
+pub(crate) mod fields;
+mod form;
+#[cfg(test)]
+mod guide;
+mod openai;
 mod parameters;
 mod paths;
 
 use std::cell::RefCell;
 
-use operations_contract::{
-    CancelView, ErrorBody, JobEvent, JobList, JobView, ModelList, ModelView, Operation, Submitted,
-};
-use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 
-use crate::views::{Health, Info, Ready};
+use crate::faces::Faces;
 
-/// The whole document.
-pub fn document() -> Value {
-    let schemas = Schemas::new();
-    let paths = paths::all(&schemas);
+#[cfg(test)]
+pub(crate) use a1111::PICTURE;
+
+/// The whole document, with the interfaces of other programs that are answered.
+pub fn document(faces: Faces) -> Value {
+    let schemas = Schemas::new(faces);
+    let mut paths = paths::all(&schemas);
+    if faces.openai {
+        paths.extend(openai::paths(&schemas));
+    }
+    if faces.a1111 {
+        paths.extend(a1111::paths(&schemas));
+    }
+    let mut security = json!({
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "Wanted where the worker was given tokens.",
+        },
+    });
+    if faces.a1111 {
+        security["basic"] = json!({
+            "type": "http",
+            "scheme": "basic",
+            "description": "At `/sdapi` only: the password is the token, the name does not matter.",
+        });
+    }
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -34,52 +60,30 @@ pub fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas.into_definitions(),
-            "securitySchemes": {
-                "bearer": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "Wanted where the worker was given tokens.",
-                },
-            },
+            "securitySchemes": security,
         },
     })
 }
 
-/// References to the contract's types; those that were asked for end up in the document.
-struct Schemas(RefCell<SchemaGenerator>);
-
-macro_rules! references {
-    ($($name:ident: $type:ty),* $(,)?) => {
-        $(fn $name(&self) -> Value {
-            self.0.borrow_mut().subschema_for::<$type>().to_value()
-        })*
-    };
+/// References to types; those that were asked for end up in the document.
+struct Schemas {
+    generator: RefCell<SchemaGenerator>,
+    faces: Faces,
 }
 
 impl Schemas {
-    fn new() -> Self {
+    fn new(faces: Faces) -> Self {
         let settings = SchemaSettings::draft2020_12().with(|settings| {
             settings.definitions_path = "/components/schemas".into();
         });
-        Self(RefCell::new(settings.into_generator()))
+        Self { generator: RefCell::new(settings.into_generator()), faces }
     }
 
-    references! {
-        operation: Operation,
-        submitted: Submitted,
-        job: JobView,
-        jobs: JobList,
-        cancelled: CancelView,
-        event: JobEvent,
-        model: ModelView,
-        models: ModelList,
-        error: ErrorBody,
-        info: Info,
-        health: Health,
-        ready: Ready,
+    fn of<T: JsonSchema>(&self) -> Value {
+        self.generator.borrow_mut().subschema_for::<T>().to_value()
     }
 
     fn into_definitions(self) -> Value {
-        Value::Object(self.0.into_inner().take_definitions(true))
+        Value::Object(self.generator.into_inner().take_definitions(true))
     }
 }

@@ -2,9 +2,10 @@
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, Response, StatusCode};
-use operations_contract::{ErrorCode, EventImage, ImageData, JobEvent, JobId};
+use operations_contract::{ErrorCode, EventImage, ImageData, ImageView, JobEvent, JobId, JobView};
+use schemars::JsonSchema;
 use sd_engine::{JobRouter, JobUpdate};
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::accept::Wanted;
 use crate::api::Api;
@@ -15,6 +16,27 @@ use crate::error::ApiError;
 pub(crate) const X_JOB_ID: HeaderName = HeaderName::from_static("x-job-id");
 /// The seed of the picture in the body.
 const X_SEED: HeaderName = HeaderName::from_static("x-seed");
+
+/// A finished job as its client has waited for it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct FinishedJob {
+    #[serde(flatten)]
+    job: JobView,
+    /// The pictures, which `job` has no more. Here, behind it, they count in the schema.
+    images: Vec<FinishedImage>,
+}
+
+/// One picture of it.
+#[derive(Debug, Serialize, JsonSchema)]
+struct FinishedImage {
+    #[serde(flatten)]
+    view: ImageView,
+    /// Where it is.
+    url: String,
+    /// The file, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<ImageData>,
+}
 
 /// How a client that waits is answered.
 #[derive(Debug, Clone)]
@@ -82,15 +104,13 @@ async fn job(api: &Api, id: &JobId, with_images: bool) -> Result<Response<Respon
 }
 
 /// `None` if it, or a picture of it, is not there any more.
-fn shown(router: &JobRouter, id: &JobId, with_images: bool) -> Option<Value> {
-    // Views are plain data: they always serialize.
-    let mut view = serde_json::to_value(router.job(id)?).unwrap_or_default();
-    let images = view.get_mut("images").and_then(Value::as_array_mut);
-    for (index, image) in images.into_iter().flatten().enumerate() {
-        image["url"] = format!("/v1/jobs/{id}/images/{index}").into();
-        if with_images {
-            image["image"] = ImageData::new(router.image(id, index)?.bytes).to_base64().into();
-        }
+fn shown(router: &JobRouter, id: &JobId, with_images: bool) -> Option<FinishedJob> {
+    let mut job = router.job(id)?;
+    let mut images = Vec::new();
+    for (index, view) in std::mem::take(&mut job.images).into_iter().enumerate() {
+        let stored = if with_images { Some(router.image(id, index)?) } else { None };
+        let image = stored.map(|stored| ImageData::new(stored.bytes));
+        images.push(FinishedImage { view, url: format!("/v1/jobs/{id}/images/{index}"), image });
     }
-    Some(view)
+    Some(FinishedJob { job, images })
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::names;
 use super::request::{Asked, Kind};
+use super::views::Pictures;
 use crate::api::Api;
 use crate::body::{self, ResponseBody};
 use crate::error::ApiError;
@@ -32,11 +33,8 @@ pub(crate) async fn pictures(
         true => images.iter().map(|image| image.image.to_base64()).collect(),
         false => Vec::new(),
     };
-    Ok(body::json(
-        StatusCode::OK,
-        // The web UI has JSON within a text here, and its clients read it so.
-        &json!({"images": files, "parameters": asked.echo, "info": info.to_string()}),
-    ))
+    let told = Pictures { images: files, parameters: asked.echo, info: info.to_string() };
+    Ok(body::json(StatusCode::OK, &told))
 }
 
 /// What the job was run with, by the web UI's names.

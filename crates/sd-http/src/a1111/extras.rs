@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use operations_contract::{ImageData, Operation, ParsedOperation};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::error_body;
 use super::payload::{Payload, says_nothing};
 use super::settings::Settings;
+use super::views::Enlarged;
 use crate::api::Api;
 use crate::body::{self, ResponseBody};
 use crate::caller::Caller;
@@ -35,8 +36,7 @@ pub(crate) async fn handle(
         Ok(images) => {
             let image = images.first().map(|image| image.image.to_base64());
             // The web UI tells about the picture in HTML here, which nobody reads.
-            let told = json!({"html_info": "", "image": image, "job_id": id, "ignored": ignored});
-            body::json(StatusCode::OK, &told)
+            body::json(StatusCode::OK, &Enlarged { html_info: "", image, job_id: id.clone(), ignored })
         }
         Err(error) => error.respond(error_body),
     };
@@ -44,7 +44,7 @@ pub(crate) async fn handle(
     Ok(response)
 }
 
-fn their_name(ours: &str) -> Option<String> {
+pub(super) fn their_name(ours: &str) -> Option<String> {
     let theirs = match ours {
         // Without a network it is the operation that is beyond the worker.
         "model" | "operation" => "upscaler_1",
@@ -55,7 +55,7 @@ fn their_name(ours: &str) -> Option<String> {
 }
 
 /// The operation, and the fields that say something which is not done here and changes no picture.
-fn translate(fields: &Map<String, Value>, settings: &Settings) -> (ParsedOperation, Vec<String>) {
+pub(super) fn translate(fields: &Map<String, Value>, settings: &Settings) -> (ParsedOperation, Vec<String>) {
     let mut payload = Payload::new(fields);
     payload.put("operation", "image_upscale");
     if let Some((name, output)) = settings.fields().into_iter().find(|(name, _)| *name == "output") {
@@ -121,6 +121,8 @@ fn scale(payload: &mut Payload<'_>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// A picture of 4 by 2 pixels.

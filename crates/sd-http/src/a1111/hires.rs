@@ -26,7 +26,7 @@ pub(crate) fn upscaler_name(upscaler: Upscaler) -> &'static str {
     }
 }
 
-const FIELDS: [&str; 12] = [
+pub(crate) const FIELDS: [&str; 12] = [
     "hr_scale",
     "hr_upscaler",
     "hr_second_pass_steps",

@@ -1,12 +1,15 @@
 //! The web UI's lists: what there is to choose from.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use http::{Response, StatusCode};
 use operations_contract::{ModelCapabilities, Upscaler};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
-use super::{hires, names};
+use super::{hires, names, views};
 use crate::api::Api;
+use crate::body::{self, ResponseBody};
 
 /// One list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,96 +27,108 @@ pub(crate) enum List {
 }
 
 impl List {
-    pub(crate) fn of(name: &str) -> Option<Self> {
-        Some(match name {
-            "samplers" => Self::Samplers,
-            "schedulers" => Self::Schedulers,
-            "sd-models" => Self::SdModels,
-            "loras" => Self::Loras,
-            "upscalers" => Self::Upscalers,
-            "latent-upscale-modes" => Self::LatentUpscaleModes,
-            "embeddings" => Self::Embeddings,
-            "scripts" => Self::Scripts,
-            "sd-vae" | "hypernetworks" | "face-restorers" | "realesrgan-models" | "prompt-styles"
-            | "extensions" | "script-info" => Self::Empty,
-            _ => return None,
-        })
-    }
-
-    /// The list as JSON. Until a model is loaded there is nothing to choose from.
-    pub(crate) fn show(self, api: &Api) -> Value {
+    /// The list. Until a model is loaded there is nothing to choose from.
+    pub(crate) fn show(self, api: &Api) -> Response<ResponseBody> {
         let model: Option<Arc<ModelCapabilities>> = api.router().readiness().ok();
         let model = model.as_deref();
         match self {
-            Self::Samplers => list(model, |model| {
-                model
-                    .samplers
-                    .iter()
-                    .map(|sampler| {
-                        let (name, aliases) = names::of_sampler(*sampler);
-                        json!({"name": name, "aliases": aliases, "options": {}})
-                    })
-                    .collect()
-            }),
+            Self::Samplers => list(model, samplers),
             Self::Schedulers => list(model, schedulers),
-            Self::SdModels => models(api).into_iter().map(sd_model).collect::<Vec<_>>().into(),
-            // Where the files are is nobody's business.
-            Self::Loras => list(model, |model| {
-                let lora = |name: &String| json!({"name": name, "alias": name, "path": "", "metadata": {}});
-                model.loras.iter().map(lora).collect()
-            }),
+            Self::SdModels => told(&models(api)),
+            Self::Loras => list(model, loras),
             Self::Upscalers => list(model, upscalers),
             Self::LatentUpscaleModes => list(model, |model| {
                 let latent = model.upscalers.contains(&Upscaler::Latent);
-                latent.then(|| json!({"name": "Latent"})).into_iter().collect()
+                latent.then_some(views::LatentUpscaler { name: "Latent" }).into_iter().collect()
             }),
-            Self::Embeddings => json!({"loaded": model.map(embeddings).unwrap_or_default(), "skipped": {}}),
+            Self::Embeddings => {
+                let loaded = model.map(embeddings).unwrap_or_default();
+                told(&views::Embeddings { loaded, skipped: BTreeMap::new() })
+            }
             Self::Scripts => {
                 let has_nets = model.is_some_and(|model| !model.controls.is_empty());
                 let scripts: &[&str] = if has_nets { &["controlnet"] } else { &[] };
-                json!({"txt2img": scripts, "img2img": scripts})
+                told(&views::Scripts { txt2img: scripts, img2img: scripts })
             }
-            Self::Empty => json!([]),
+            Self::Empty => told::<[(); 0]>(&[]),
         }
     }
 }
 
-/// The names of the models that can be asked for.
-fn models(api: &Api) -> Vec<String> {
-    api.router().models().iter().map(|model| model.capabilities.id.clone()).collect()
+fn told<T: Serialize + ?Sized>(list: &T) -> Response<ResponseBody> {
+    body::json(StatusCode::OK, &list)
 }
 
-fn sd_model(id: String) -> Value {
-    json!({"title": id, "model_name": id, "hash": null, "sha256": null, "filename": id, "config": null})
+fn list<T: Serialize>(
+    model: Option<&ModelCapabilities>,
+    entries: impl FnOnce(&ModelCapabilities) -> Vec<T>,
+) -> Response<ResponseBody> {
+    told(&model.map(entries).unwrap_or_default())
 }
 
-fn list(model: Option<&ModelCapabilities>, entries: impl FnOnce(&ModelCapabilities) -> Vec<Value>) -> Value {
-    model.map(entries).unwrap_or_default().into()
+/// The models that can be asked for.
+fn models(api: &Api) -> Vec<views::Model> {
+    let entry = |id: &String| views::Model {
+        title: id.clone(),
+        model_name: id.clone(),
+        hash: None,
+        sha256: None,
+        filename: id.clone(),
+        config: None,
+    };
+    api.router().models().iter().map(|model| entry(&model.capabilities.id)).collect()
+}
+
+fn samplers(model: &ModelCapabilities) -> Vec<views::Sampler> {
+    let entry = |sampler| {
+        let (name, aliases) = names::of_sampler(sampler);
+        views::Sampler { name, aliases, options: BTreeMap::new() }
+    };
+    model.samplers.iter().copied().map(entry).collect()
+}
+
+fn loras(model: &ModelCapabilities) -> Vec<views::Lora> {
+    let entry = |name: &String| views::Lora {
+        name: name.clone(),
+        alias: name.clone(),
+        path: "",
+        metadata: BTreeMap::new(),
+    };
+    model.loras.iter().map(entry).collect()
 }
 
 /// The model's own, and `Automatic`, which is another one for each sampler.
-fn schedulers(model: &ModelCapabilities) -> Vec<Value> {
-    let automatic = json!({"name": "automatic", "label": "Automatic", "aliases": null, "default_rho": -1.0,
-                           "need_inner_model": false});
+fn schedulers(model: &ModelCapabilities) -> Vec<views::Scheduler> {
+    let automatic = views::Scheduler {
+        name: "automatic",
+        label: "Automatic",
+        aliases: None,
+        default_rho: -1.0,
+        need_inner_model: false,
+    };
     let known = names::schedules().filter(|known| model.schedules.contains(&known.schedule));
-    let entry = |known: names::KnownSchedule| {
-        let inner = matches!(known.name, "sgm_uniform" | "simple" | "normal" | "ddim" | "beta");
-        json!({"name": known.name, "label": known.label, "aliases": known.aliases, "default_rho": known.rho,
-               "need_inner_model": inner})
+    let entry = |known: names::KnownSchedule| views::Scheduler {
+        name: known.name,
+        label: known.label,
+        aliases: Some(known.aliases),
+        default_rho: known.rho,
+        need_inner_model: matches!(known.name, "sgm_uniform" | "simple" | "normal" | "ddim" | "beta"),
     };
     std::iter::once(automatic).chain(known.map(entry)).collect()
 }
 
-fn upscalers(model: &ModelCapabilities) -> Vec<Value> {
+fn upscalers(model: &ModelCapabilities) -> Vec<views::Upscaler> {
     let of_pictures = model.upscalers.iter().filter(|upscaler| **upscaler != Upscaler::Latent);
-    let entry = |upscaler: &Upscaler| {
-        json!({"name": hires::upscaler_name(*upscaler), "model_name": null, "model_path": null, "model_url": null,
-               "scale": 4.0})
+    let entry = |upscaler: &Upscaler| views::Upscaler {
+        name: hires::upscaler_name(*upscaler),
+        model_name: None,
+        model_path: None,
+        model_url: None,
+        scale: 4.0,
     };
     of_pictures.map(entry).collect()
 }
 
-fn embeddings(model: &ModelCapabilities) -> Map<String, Value> {
-    let entry = json!({"step": null, "sd_checkpoint": null, "sd_checkpoint_name": null});
-    model.embeddings.iter().map(|name| (name.clone(), entry.clone())).collect()
+fn embeddings(model: &ModelCapabilities) -> BTreeMap<String, views::Embedding> {
+    model.embeddings.iter().map(|name| (name.clone(), views::Embedding::default())).collect()
 }

@@ -21,8 +21,10 @@ mod progress;
 mod prompt;
 mod refiner;
 mod request;
+pub(crate) mod schema;
 mod settings;
 mod state;
+pub(crate) mod views;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -37,6 +39,8 @@ use crate::error::ApiError;
 use crate::intake::Upload;
 
 pub(crate) use auth::take_basic_as_bearer;
+pub(crate) use listings::List;
+pub(crate) use request::Kind;
 pub(crate) use state::State;
 
 /// What all addresses begin with.
@@ -45,7 +49,7 @@ pub(crate) const PREFIX: &str = "/sdapi/";
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
-    Generate(request::Kind),
+    Generate(Kind),
     Enlarge,
     PngInfo,
     Interrupt,
@@ -53,22 +57,42 @@ pub(crate) enum Call {
     Progress,
     /// Reads lists anew, which here are never out of date.
     Refresh,
-    List(listings::List),
+    List(List),
 }
+
+/// What stands behind `/sdapi/v1/`, and what it asks for.
+pub(crate) const CALLS: &[(&str, Call)] = &[
+    ("txt2img", Call::Generate(Kind::Txt2Img)),
+    ("img2img", Call::Generate(Kind::Img2Img)),
+    ("extra-single-image", Call::Enlarge),
+    ("progress", Call::Progress),
+    ("interrupt", Call::Interrupt),
+    ("skip", Call::Interrupt),
+    ("options", Call::Options),
+    ("png-info", Call::PngInfo),
+    ("samplers", Call::List(List::Samplers)),
+    ("schedulers", Call::List(List::Schedulers)),
+    ("sd-models", Call::List(List::SdModels)),
+    ("loras", Call::List(List::Loras)),
+    ("upscalers", Call::List(List::Upscalers)),
+    ("latent-upscale-modes", Call::List(List::LatentUpscaleModes)),
+    ("embeddings", Call::List(List::Embeddings)),
+    ("scripts", Call::List(List::Scripts)),
+    ("sd-vae", Call::List(List::Empty)),
+    ("hypernetworks", Call::List(List::Empty)),
+    ("face-restorers", Call::List(List::Empty)),
+    ("realesrgan-models", Call::List(List::Empty)),
+    ("prompt-styles", Call::List(List::Empty)),
+    ("extensions", Call::List(List::Empty)),
+    ("script-info", Call::List(List::Empty)),
+    ("refresh-checkpoints", Call::Refresh),
+    ("refresh-vae", Call::Refresh),
+    ("refresh-loras", Call::Refresh),
+];
 
 impl Call {
     pub(crate) fn of(name: &str) -> Option<Self> {
-        Some(match name {
-            "txt2img" => Self::Generate(request::Kind::Txt2Img),
-            "img2img" => Self::Generate(request::Kind::Img2Img),
-            "extra-single-image" => Self::Enlarge,
-            "png-info" => Self::PngInfo,
-            "interrupt" | "skip" => Self::Interrupt,
-            "options" => Self::Options,
-            "progress" => Self::Progress,
-            "refresh-checkpoints" | "refresh-vae" | "refresh-loras" => Self::Refresh,
-            other => Self::List(listings::List::of(other)?),
-        })
+        CALLS.iter().find(|(known, _)| *known == name).map(|(_, call)| *call)
     }
 
     pub(crate) fn allowed(self) -> &'static str {
@@ -115,7 +139,7 @@ where
             Ok(body::json(StatusCode::OK, &json!({})))
         }
         Call::Refresh => Ok(body::json(StatusCode::OK, &Value::Null)),
-        Call::List(list) => Ok(body::json(StatusCode::OK, &list.show(api))),
+        Call::List(list) => Ok(list.show(api)),
     }
 }
 
@@ -140,13 +164,7 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     }
 }
 
-/// An error in the form that the web UI's own have, with our fields beside.
-pub(crate) fn error_body(detail: ErrorDetail) -> Value {
-    json!({
-        "error": detail.code,
-        "detail": detail.message,
-        "body": "",
-        "errors": detail.message,
-        "fields": detail.fields,
-    })
+/// An error in the form that the web UI's own have.
+pub(crate) fn error_body(detail: ErrorDetail) -> views::Refusal {
+    detail.into()
 }

@@ -3,8 +3,9 @@
 use http::{Response, StatusCode};
 use operations_contract::{FieldError, ImageData};
 use sd_engine::{JSON_KEY, Parameters};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::views::PngInfo;
 use crate::body::{self, ResponseBody};
 use crate::error::ApiError;
 
@@ -18,7 +19,8 @@ pub(crate) fn handle(fields: &Map<String, Value>) -> Result<Response<ResponseBod
         items.insert(JSON_KEY.to_owned(), json.into());
     }
     let info = texts.parameters.unwrap_or_default();
-    Ok(body::json(StatusCode::OK, &json!({"info": info, "items": items, "parameters": parameters(&info)})))
+    let told = PngInfo { parameters: parameters(&info), info, items };
+    Ok(body::json(StatusCode::OK, &told))
 }
 
 /// The text taken apart, with the web UI's names: a size as two numbers, and its defaults for two settings that it leaves
@@ -49,6 +51,8 @@ fn parameters(info: &str) -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

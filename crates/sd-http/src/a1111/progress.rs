@@ -3,9 +3,9 @@
 use http::{Response, StatusCode, Uri};
 use operations_contract::{ImageData, JobEvent, JobState, JobView};
 use sd_engine::JobUpdate;
-use serde_json::{Value, json};
 
 use super::answer::timestamp;
+use super::views::{Progress, ProgressState};
 use crate::api::Api;
 use crate::body::{self, ResponseBody};
 use crate::caller::Caller;
@@ -17,9 +17,13 @@ pub(crate) fn handle(api: &Api, caller: &Caller, uri: &Uri) -> Result<Response<R
     let job = api.a1111().current(api, caller);
     let told = match &job {
         Some(job) => of(api, job, without_image),
-        None => json!({
-            "progress": 0.0, "eta_relative": 0.0, "state": state(None, 0, 0), "current_image": null, "textinfo": null,
-        }),
+        None => Progress {
+            progress: 0.0,
+            eta_relative: 0.0,
+            state: state(None, 0, 0),
+            current_image: None,
+            textinfo: None,
+        },
     };
     Ok(body::json(StatusCode::OK, &told))
 }
@@ -32,7 +36,7 @@ pub(crate) async fn interrupt(api: &Api, caller: &Caller) -> Result<(), ApiError
     Ok(())
 }
 
-fn of(api: &Api, job: &JobView, without_image: bool) -> Value {
+fn of(api: &Api, job: &JobView, without_image: bool) -> Progress {
     let (mut eta_ms, mut image): (u64, Option<ImageData>) = (0, None);
     if let Some(mut updates) = api.router().subscribe(&job.job_id, 0) {
         while let Some(update) = updates.now() {
@@ -48,25 +52,26 @@ fn of(api: &Api, job: &JobView, without_image: bool) -> Value {
     let (step, steps) = job.progress.map_or((0, 0), |progress| (progress.step, progress.total_steps));
     // The web UI begins at 0.01.
     let progress = 0.01 + if steps == 0 { 0.0 } else { f64::from(step) / f64::from(steps) };
-    json!({
-        "progress": progress.min(1.0),
-        "eta_relative": eta_ms as f64 / 1000.0,
-        "state": state(Some(job), step, steps),
-        "current_image": image.filter(|_| !without_image).map(|image| image.to_base64()),
-        "textinfo": (job.state == JobState::Queued).then_some("Waiting..."),
-    })
+    Progress {
+        progress: progress.min(1.0),
+        eta_relative: eta_ms as f64 / 1000.0,
+        state: state(Some(job), step, steps),
+        current_image: image.filter(|_| !without_image).map(|image| image.to_base64()),
+        textinfo: (job.state == JobState::Queued).then_some("Waiting..."),
+    }
 }
 
-fn state(job: Option<&JobView>, step: u32, steps: u32) -> Value {
-    json!({
-        "skipped": false,
-        "interrupted": false,
-        "stopping_generation": false,
-        "job": job.map_or("", |job| job.job_id.as_str()),
-        "job_count": i32::from(job.is_some()),
-        "job_timestamp": job.map_or_else(|| "0".to_owned(), |job| timestamp(job.started_ms.unwrap_or(job.created_ms))),
-        "job_no": 0,
-        "sampling_step": step,
-        "sampling_steps": steps,
-    })
+fn state(job: Option<&JobView>, step: u32, steps: u32) -> ProgressState {
+    let begun = job.map(|job| timestamp(job.started_ms.unwrap_or(job.created_ms)));
+    ProgressState {
+        skipped: false,
+        interrupted: false,
+        stopping_generation: false,
+        job: job.map(|job| job.job_id.to_string()).unwrap_or_default(),
+        job_count: u32::from(job.is_some()),
+        job_timestamp: begun.unwrap_or_else(|| "0".to_owned()),
+        job_no: 0,
+        sampling_step: step,
+        sampling_steps: steps,
+    }
 }

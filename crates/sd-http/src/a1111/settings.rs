@@ -4,6 +4,8 @@
 use operations_contract::{FieldError, ImageFormat, ModelCapabilities, RngKind};
 use serde_json::{Map, Value, json};
 
+use super::views::Options;
+
 /// What a caller has set.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
@@ -46,7 +48,7 @@ pub(crate) enum Effect {
 }
 
 /// Settings beginning so are about files, memory and the user interface.
-const WITHOUT_PICTURE: [&str; 27] = [
+pub(crate) const WITHOUT_PICTURE: [&str; 27] = [
     "api_",
     "batch_cond_uncond",
     "clean_temp",
@@ -193,22 +195,22 @@ impl Settings {
     }
 
     /// As `options` shows them.
-    pub(crate) fn show(&self, model: Option<&ModelCapabilities>) -> Value {
-        let current = self.model.as_deref().or(model.map(|model| model.id.as_str()));
-        json!({
-            "sd_model_checkpoint": current,
-            "sd_checkpoint_hash": "",
-            "sd_vae": "Automatic",
-            "CLIP_stop_at_last_layers": self.last_layers,
-            "samples_format": if self.format == ImageFormat::Jpeg { "jpg" } else { self.format.as_str() },
-            "jpeg_quality": self.quality,
-            "show_progress_every_n_steps": self.preview_every.map_or(-1, |every| i64::try_from(every).unwrap_or(-1)),
-            "live_previews_enable": self.preview_every.is_some(),
-            "randn_source": if self.rng == Some(RngKind::Philox) { "NV" } else { "CPU" },
-            "eta_ddim": self.eta_ddim.unwrap_or(0.0),
-            "eta_ancestral": 1.0,
-            "eta_noise_seed_delta": 0,
-        })
+    pub(crate) fn show(&self, model: Option<&ModelCapabilities>) -> Options {
+        let every = self.preview_every.and_then(|every| i64::try_from(every).ok());
+        Options {
+            sd_model_checkpoint: self.model.clone().or(model.map(|model| model.id.clone())),
+            sd_checkpoint_hash: "",
+            sd_vae: "Automatic",
+            CLIP_stop_at_last_layers: self.last_layers,
+            samples_format: if self.format == ImageFormat::Jpeg { "jpg" } else { self.format.as_str() },
+            jpeg_quality: self.quality,
+            show_progress_every_n_steps: every.unwrap_or(-1),
+            live_previews_enable: self.preview_every.is_some(),
+            randn_source: if self.rng == Some(RngKind::Philox) { "NV" } else { "CPU" },
+            eta_ddim: self.eta_ddim.unwrap_or(0.0),
+            eta_ancestral: 1.0,
+            eta_noise_seed_delta: 0,
+        }
     }
 }
 
@@ -245,10 +247,7 @@ mod tests {
             json!({"model": "a.safetensors", "clip_skip": 1, "rng": "philox", "output": {"format": "jpeg", "quality": 95}})
         );
         let shown = settings.show(None);
-        assert_eq!(
-            (&shown["samples_format"], &shown["CLIP_stop_at_last_layers"]),
-            (&json!("jpg"), &json!(2))
-        );
+        assert_eq!((shown.samples_format, shown.CLIP_stop_at_last_layers), ("jpg", 2));
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub(crate) fn handle(api: &Api) -> Response<ResponseBody> {
     let models = api.router().models().iter().map(|model| model.view()).collect();
     let list = ModelList { models };
     match api.config().faces.openai {
-        true => json(StatusCode::OK, &openai::model_list(&list, api.started())),
+        true => json(StatusCode::OK, &openai::model_list(list, api.started())),
         false => json(StatusCode::OK, &list),
     }
 }

@@ -14,7 +14,7 @@ pub(crate) fn handle(api: &Api, id: &str) -> Result<Response<ResponseBody>, ApiE
     let id = percent_decode_str(id).decode_utf8_lossy();
     match api.router().find_model(&id) {
         Some(model) => Ok(match api.config().faces.openai {
-            true => json(StatusCode::OK, &openai::model(&model.view(), api.started())),
+            true => json(StatusCode::OK, &openai::model(model.view(), api.started())),
             false => json(StatusCode::OK, &model.view()),
         }),
         None => Err(ApiError::new(ErrorCode::ModelNotFound, "there is no such model on this worker")),

@@ -1,10 +1,11 @@
 //! `GET /v1/jobs/{id}/stream`
 
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 
 use crate::api::Api;
-use crate::body::ResponseBody;
+use crate::body::{self, ResponseBody};
 use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::sse;
@@ -23,6 +24,11 @@ pub(crate) async fn handle(
     let wanted = job.clone();
     let updates = api.blocking(move |router| router.subscribe(&wanted, after)).await?;
     let updates = updates.ok_or_else(|| ApiError::no_job(id))?;
+    if sse::has_all(&updates, after) {
+        let mut response = Response::new(body::full(Bytes::new()));
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(response);
+    }
     let mut response = Response::new(sse::body(job, updates, api.frames().clone(), api.config().keep_alive));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -32,13 +32,8 @@ where
 {
     let kind = body::kind(request.headers())?;
     let key = idempotency::key(request.headers())?;
-    let waiting = match query::flag(request.uri(), "wait")? {
-        true => Some(Waiting {
-            wanted: Wanted::of(request.headers()),
-            with_images: query::flag(request.uri(), "images")?,
-        }),
-        false => None,
-    };
+    let (waits, with_images) = (query::flag(request.uri(), "wait")?, query::flag(request.uri(), "images")?);
+    let waiting = waits.then(|| Waiting { wanted: Wanted::of(request.headers()), with_images });
     let wanted = waiting.as_ref().map_or(Wanted::Job, |waiting| waiting.wanted.clone());
     let upload = api.intake().read(request.into_body()).await?;
     let (router, options) = (api.router().clone(), caller.submits().under(key));

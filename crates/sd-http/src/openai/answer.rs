@@ -5,9 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::header::HOST;
 use http::{HeaderMap, Response, StatusCode};
 use operations_contract::{EventImage, JobId};
-use serde_json::{Value, json};
 
 use super::request::Asked;
+use super::views::{Image, Images};
 use crate::body::{self, ResponseBody};
 
 /// Seconds since 1970.
@@ -37,30 +37,26 @@ pub(crate) fn images(
     let one = |(index, image): (usize, &EventImage)| match asked.urls {
         true => {
             let url = format!("{}/v1/jobs/{id}/images/{index}", origin.unwrap_or_default());
-            json!({"url": url, "seed": image.seed})
+            Image { url: Some(url), b64_json: None, seed: image.seed }
         }
-        false => json!({"b64_json": image.image.to_base64(), "seed": image.seed}),
+        false => Image { url: None, b64_json: Some(image.image.to_base64()), seed: image.seed },
     };
-    let mut told = json!({
-        "created": now(),
-        "background": "opaque",
-        "data": images.iter().enumerate().map(one).collect::<Vec<_>>(),
-        "job_id": id,
-    });
-    if let Some(first) = images.first() {
-        told["output_format"] = first.format.as_str().into();
-        told["size"] = size(first.width, first.height);
-    }
+    let first = images.first();
     // The client's type knows no `auto` here.
-    if matches!(asked.quality.as_str(), "low" | "medium" | "high" | "xhigh" | "max") {
-        told["quality"] = asked.quality.as_str().into();
-    }
-    if let Some(identifier) = &asked.identifier {
-        told["safety_identifier"] = identifier.as_str().into();
-    }
-    body::json(StatusCode::OK, &told)
+    let told = matches!(asked.quality.as_str(), "low" | "medium" | "high" | "xhigh" | "max");
+    let answer = Images {
+        created: now(),
+        background: "opaque",
+        data: images.iter().enumerate().map(one).collect(),
+        job_id: id.clone(),
+        output_format: first.map(|first| first.format),
+        size: first.map(|first| size(first.width, first.height)),
+        quality: told.then(|| asked.quality.clone()),
+        safety_identifier: asked.identifier.clone(),
+    };
+    body::json(StatusCode::OK, &answer)
 }
 
-pub(crate) fn size(width: u32, height: u32) -> Value {
-    format!("{width}x{height}").into()
+pub(crate) fn size(width: u32, height: u32) -> String {
+    format!("{width}x{height}")
 }

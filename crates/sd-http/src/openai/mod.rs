@@ -9,13 +9,15 @@ mod fields;
 mod form;
 mod models;
 mod request;
+pub(crate) mod schema;
 mod stream;
+pub(crate) mod views;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::Body;
 use operations_contract::{ErrorDetail, FieldError};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::api::Api;
 use crate::body::{BoxError, ResponseBody};
@@ -90,9 +92,13 @@ where
 }
 
 /// An error in OpenAI's form, which ours is a part of: `type` and `param` stand beside `code`, `message` and `fields`.
-pub(crate) fn error_body(detail: ErrorDetail) -> Value {
+pub(crate) fn error_body(detail: ErrorDetail) -> views::ErrorBody {
+    views::ErrorBody { error: error(detail) }
+}
+
+fn error(ours: ErrorDetail) -> views::Error {
     use operations_contract::ErrorCode as Code;
-    let kind = match detail.code {
+    let r#type = match ours.code {
         Code::QueueFull => "rate_limit_error",
         Code::OutOfMemory
         | Code::InferenceFailed
@@ -103,24 +109,25 @@ pub(crate) fn error_body(detail: ErrorDetail) -> Value {
         | Code::Timeout => "server_error",
         _ => "invalid_request_error",
     };
-    let param = detail.fields.first().map(|fault: &FieldError| fault.field.clone());
-    // An error is plain data: it always serializes.
-    let mut error = serde_json::to_value(&detail).unwrap_or_default();
-    error["type"] = kind.into();
-    error["param"] = param.into();
-    json!({"error": error})
+    let param = ours.fields.first().map(|fault: &FieldError| fault.field.clone());
+    views::Error { ours, r#type, param }
 }
 
 #[cfg(test)]
 mod tests {
     use operations_contract::ErrorCode;
+    use serde_json::json;
 
     use super::*;
+
+    fn told(detail: ErrorDetail) -> Value {
+        serde_json::to_value(error_body(detail)).unwrap()
+    }
 
     #[test]
     fn an_error_has_both_forms_at_once() {
         let fault = FieldError::new("n", "9 is outside 1..=8").with_value(9);
-        let body = error_body(ErrorDetail::about_fields(ErrorCode::InvalidRequest, vec![fault]));
+        let body = told(ErrorDetail::about_fields(ErrorCode::InvalidRequest, vec![fault]));
         assert_eq!(
             body,
             json!({"error": {
@@ -130,9 +137,9 @@ mod tests {
             }})
         );
         for code in [ErrorCode::StorageFull, ErrorCode::Timeout] {
-            assert_eq!(error_body(ErrorDetail::new(code, "x"))["error"]["type"], "server_error");
+            assert_eq!(told(ErrorDetail::new(code, "x"))["error"]["type"], "server_error");
         }
-        let body = error_body(ErrorDetail::new(ErrorCode::QueueFull, "full"));
+        let body = told(ErrorDetail::new(ErrorCode::QueueFull, "full"));
         assert_eq!(
             (&body["error"]["type"], &body["error"]["param"]),
             (&json!("rate_limit_error"), &Value::Null)

@@ -1,5 +1,7 @@
 //! A request to OpenAI's images, in the words of the contract.
 
+use std::ops::RangeInclusive;
+
 use operations_contract::{
     FieldError, ImageData, ModelCapabilities, Operation, ParsedOperation, PreviewMethod,
 };
@@ -10,9 +12,20 @@ use super::fields::Fields;
 use super::form::Form;
 
 /// Values of `quality`, which is a hint.
-const QUALITIES: [&str; 8] = ["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"];
-/// Most partial pictures of a stream.
-const MAX_PARTIAL: u64 = 3;
+pub(crate) const QUALITIES: [&str; 8] = ["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"];
+/// The other hints.
+pub(crate) const HINTS: [(&str, &[&str]); 4] = [
+    ("moderation", &["auto", "low"]),
+    ("style", &["vivid", "natural"]),
+    ("complexity", &["low", "medium", "high"]),
+    ("input_fidelity", &["low", "high"]),
+];
+pub(crate) const RESPONSE_FORMATS: [&str; 2] = ["b64_json", "url"];
+pub(crate) const BACKGROUNDS: [&str; 2] = ["auto", "opaque"];
+pub(crate) const FORMATS: [&str; 3] = ["png", "jpeg", "webp"];
+pub(crate) const COMPRESSION: RangeInclusive<u64> = 0..=100;
+/// How many partial pictures a stream may have.
+pub(crate) const PARTIAL_IMAGES: RangeInclusive<u64> = 0..=3;
 /// Partial pictures are no larger than this, in pixels.
 const PARTIAL_SIDE: u32 = 512;
 /// What variations are drawn to when nobody says it: something that is true of every picture, without guidance.
@@ -80,21 +93,16 @@ pub(crate) fn their_name(ours: &str) -> Option<String> {
 /// What is about the answer, not about the picture, and the hints.
 fn asked(call: Call, fields: &mut Fields) -> Asked {
     let quality = fields.word("quality", &QUALITIES).unwrap_or_else(|| "auto".into());
-    for (hint, words) in [
-        ("moderation", &["auto", "low"][..]),
-        ("style", &["vivid", "natural"]),
-        ("complexity", &["low", "medium", "high"]),
-        ("input_fidelity", &["low", "high"]),
-    ] {
+    for (hint, words) in HINTS {
         fields.word(hint, words);
     }
     let (user, identifier) = (fields.text("user"), fields.text("safety_identifier"));
     let filled = |text: &String| !text.is_empty();
     let asked = Asked {
         call,
-        urls: fields.word("response_format", &["b64_json", "url"]).is_some_and(|form| form == "url"),
+        urls: fields.word("response_format", &RESPONSE_FORMATS).is_some_and(|form| form == "url"),
         stream: fields.flag("stream"),
-        partial_images: fields.whole("partial_images", 0..=MAX_PARTIAL).unwrap_or_default(),
+        partial_images: fields.whole("partial_images", PARTIAL_IMAGES).unwrap_or_default(),
         quality,
         identifier: identifier.filter(filled).or(user.filter(filled)),
     };
@@ -108,7 +116,8 @@ fn asked(call: Call, fields: &mut Fields) -> Asked {
 /// What would be another picture than this worker draws.
 fn what_cannot_be(fields: &mut Fields) {
     let background = fields.take("background");
-    if let Some(other) = background.filter(|value| !matches!(value.as_str(), Some("auto" | "opaque"))) {
+    let known = |value: &Value| value.as_str().is_some_and(|word| BACKGROUNDS.contains(&word));
+    if let Some(other) = background.filter(|value| !known(value)) {
         let fault = FieldError::new("background", "must be auto or opaque: pictures have no transparency");
         fields.fault(fault.with_value(other).with_limit("auto, opaque"));
     }
@@ -127,7 +136,7 @@ fn size(fields: &mut Fields) {
         return;
     }
     let sides = size.as_str().and_then(|text| text.split_once('x'));
-    match sides.and_then(|(width, height)| Some((width.parse::<u64>().ok()?, height.parse::<u64>().ok()?))) {
+    match sides.and_then(|(width, height)| Some((side(width)?, side(height)?))) {
         Some((width, height)) => {
             fields.put("width", "size", width);
             fields.put("height", "size", height);
@@ -139,10 +148,16 @@ fn size(fields: &mut Fields) {
     }
 }
 
+/// Digits and nothing else; one that no number can hold is outside all bounds.
+fn side(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
 /// `output_format`, and `output_compression`, which is a quality: 100 is the best and the default.
 fn format(fields: &mut Fields) {
-    let format = fields.word("output_format", &["png", "jpeg", "webp"]);
-    let compression = fields.whole("output_compression", 0..=100);
+    let format = fields.word("output_format", &FORMATS);
+    let compression = fields.whole("output_compression", COMPRESSION);
     match (format.as_deref(), compression) {
         (Some("jpeg"), quality) => {
             fields.put_in("output", "quality", "output_compression", quality.unwrap_or(100).max(1));

@@ -10,11 +10,12 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use operations_contract::{EventImage, ImageData, ImageFormat, JobEvent, JobId};
 use sd_engine::JobUpdate;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::answer::{now, size};
 use super::request::Asked;
-use super::{Call, error_body};
+use super::views::{ErrorEvent, ImageEvent, Usage};
+use super::{Call, error};
 use crate::api::Api;
 use crate::body::ResponseBody;
 use crate::error::ApiError;
@@ -24,7 +25,7 @@ pub(crate) async fn answer(api: &Api, id: &JobId, asked: Asked) -> Result<Respon
     let updates = api.blocking(move |router| router.subscribe(&wanted, 0)).await?;
     let mut updates = updates.ok_or_else(|| ApiError::no_job(id.as_str()))?;
     let keep_alive = api.config().keep_alive;
-    let mut events = Events { asked, size: Value::Null, partial: 0 };
+    let mut events = Events { asked, size: None, partial: 0 };
     let frames = stream! {
         loop {
             let text = match tokio::time::timeout(keep_alive, updates.next()).await {
@@ -49,7 +50,7 @@ pub(crate) async fn answer(api: &Api, id: &JobId, asked: Asked) -> Result<Respon
 struct Events {
     asked: Asked,
     /// As the run began with it.
-    size: Value,
+    size: Option<String>,
     partial: u64,
 }
 
@@ -58,20 +59,19 @@ impl Events {
     fn of(&mut self, event: JobEvent) -> String {
         match event {
             JobEvent::Started { width, height, .. } => {
-                self.size = size(width, height);
+                self.size = Some(size(width, height));
                 String::new()
             }
             JobEvent::Preview { image, format, .. } if self.partial < self.asked.partial_images => {
                 let mut event = self.event("partial_image", &image, format, self.size.clone());
-                event["partial_image_index"] = self.partial.into();
+                event.partial_image_index = Some(self.partial);
                 self.partial += 1;
-                written(&event)
+                written(&event.r#type, &event)
             }
             JobEvent::Complete { images, .. } => images.iter().map(|image| self.completed(image)).collect(),
             JobEvent::Error(detail) => {
-                let mut event = error_body(detail);
-                event["type"] = "error".into();
-                written(&event)
+                let event = ErrorEvent { r#type: "error", error: error(detail) };
+                written(event.r#type, &event)
             }
             _ => String::new(),
         }
@@ -79,34 +79,35 @@ impl Events {
 
     fn completed(&self, image: &EventImage) -> String {
         let size = size(image.width, image.height);
-        let mut event = self.event("completed", &image.image, image.format, size);
-        event["seed"] = image.seed.into();
-        // Nothing is counted here; the client's type wants the fields.
-        event["usage"] = json!({"input_tokens": 0, "output_tokens": 0, "total_tokens": 0,
-                                "input_tokens_details": {"image_tokens": 0, "text_tokens": 0}});
-        if let Some(identifier) = &self.asked.identifier {
-            event["safety_identifier"] = identifier.as_str().into();
-        }
-        written(&event)
+        let mut event = self.event("completed", &image.image, image.format, Some(size));
+        event.seed = Some(image.seed);
+        event.usage = Some(Usage::default());
+        event.safety_identifier = self.asked.identifier.clone();
+        written(&event.r#type, &event)
     }
 
-    fn event(&self, what: &str, image: &ImageData, format: ImageFormat, size: Value) -> Value {
+    fn event(&self, what: &str, image: &ImageData, format: ImageFormat, size: Option<String>) -> ImageEvent {
         let family = match self.asked.call {
             Call::Generations => "image_generation",
             Call::Edits | Call::Variations => "image_edit",
         };
-        json!({
-            "type": format!("{family}.{what}"),
-            "b64_json": image.to_base64(),
-            "created_at": now(),
-            "size": size,
-            "quality": self.asked.quality,
-            "background": "opaque",
-            "output_format": format,
-        })
+        ImageEvent {
+            r#type: format!("{family}.{what}"),
+            b64_json: image.to_base64(),
+            created_at: now(),
+            size,
+            quality: self.asked.quality.clone(),
+            background: "opaque",
+            output_format: format,
+            partial_image_index: None,
+            seed: None,
+            usage: None,
+            safety_identifier: None,
+        }
     }
 }
 
-fn written(event: &Value) -> String {
-    format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default())
+fn written(name: &str, event: &impl Serialize) -> String {
+    // Events are plain data: they always serialize.
+    format!("event: {name}\ndata: {}\n\n", serde_json::to_string(event).unwrap_or_default())
 }

@@ -36,9 +36,16 @@ pub(super) fn of_list() -> Value {
     ])
 }
 
-/// The headers of `POST /v1/jobs`.
+/// A parameter that is on or off.
+pub(super) fn flag(name: &str, description: &str) -> Value {
+    json!({"name": name, "in": "query", "description": description, "schema": {"type": "boolean", "default": false}})
+}
+
+/// The synchronous form of `POST /v1/jobs`, and its headers.
 pub(super) fn of_submission() -> Value {
-    json!([{
+    let wait = flag("wait", "Answers when the job is over, with the job or the picture, by `Accept`.");
+    let images = flag("images", "With `wait`: the job holds its pictures, as base64.");
+    json!([wait, images, {
         "name": idempotency::NAME,
         "in": "header",
         "description": "A name of the client's choice: the same request under it is the same job.",

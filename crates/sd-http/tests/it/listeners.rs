@@ -121,7 +121,7 @@ async fn who_stops_reading_holds_nobody_up_and_is_cut_off() {
     let story: ResponseBody = worker.api.handle(request).await.into_body();
     let story =
         tokio::time::timeout(Duration::from_secs(60), story.collect()).await.unwrap().unwrap().to_bytes();
-    assert!(story.ends_with(b"data: [DONE]\n\n"));
+    assert!(is_whole(&story));
     assert!(story.len() > 1 << 20, "the story must not fit into the sockets' buffers: {}", story.len());
 
     let free = async {
@@ -133,5 +133,11 @@ async fn who_stops_reading_holds_nobody_up_and_is_cut_off() {
     tokio::time::timeout(PATIENCE, free).await.expect("the place must become free");
     let mut rest = Vec::new();
     let _reset_or_ended = silent.read_to_end(&mut rest).await;
-    assert!(!rest.ends_with(b"data: [DONE]\n\n"), "it was cut off in the middle");
+    assert!(!is_whole(&rest), "it was cut off in the middle");
+}
+
+/// Whether a stream came to its end.
+fn is_whole(story: &[u8]) -> bool {
+    let end = b"data: [DONE]\n\n";
+    story.windows(end.len()).any(|part| part == end)
 }

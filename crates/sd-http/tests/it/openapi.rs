@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
+use sd_http::{ApiConfig, Faces};
 use serde_json::Value;
 
-use crate::support::Worker;
+use crate::support::{Setup, Worker};
 
 /// Made anew by `cargo xtask openapi`.
 const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
 
 #[test]
 fn the_committed_document_is_the_one_that_is_served() {
-    let document = sd_http::openapi::document();
+    let document = sd_http::openapi::document(Faces::default());
     let text = format!("{}\n", serde_json::to_string_pretty(&document).unwrap());
     if std::env::var_os("SD_WRITE_OPENAPI").is_some() {
         std::fs::write(COMMITTED, &text).unwrap();
@@ -26,12 +27,26 @@ async fn it_is_served_to_everybody() {
     let answer = worker.get("/openapi.json").await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.headers["content-type"], "application/json");
-    assert_eq!(answer.json(), sd_http::openapi::document());
+    assert_eq!(answer.json(), sd_http::openapi::document(Faces::default()));
+}
+
+#[tokio::test]
+async fn it_leaves_out_what_is_switched_off() {
+    let faces = Faces { openai: false, a1111: false };
+    let api = ApiConfig { faces, ..ApiConfig::default() };
+    let worker = Worker::with(Setup { api, ..Setup::default() }).await;
+    let document = worker.get("/openapi.json").await.json();
+    assert_eq!(document, sd_http::openapi::document(faces));
+    let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+    assert!(
+        paths.iter().all(|path| !path.starts_with("/sdapi") && !path.starts_with("/v1/images")),
+        "{paths:?}"
+    );
 }
 
 #[test]
 fn every_reference_leads_somewhere_and_names_are_unique() {
-    let document = sd_http::openapi::document();
+    let document = sd_http::openapi::document(Faces::default());
     let mut references = Vec::new();
     collect(&document, "$ref", &mut references);
     assert!(references.len() > 20);

@@ -49,6 +49,32 @@ async fn last_event_id_resumes_after_it() {
     assert_eq!(worker.stream_after(&job, Some("0")).await, whole);
 }
 
+/// A browser's `EventSource` comes again after every end, until it is answered 204.
+#[tokio::test]
+async fn whoever_has_all_of_a_story_is_told_to_come_no_more() {
+    let worker = Worker::start().await;
+    let job = worker.submit("a cat").await;
+    let resume = |id: &str| {
+        let request = Request::get(format!("{job}/stream")).header("last-event-id", id);
+        worker.send(request.body(String::new()).unwrap())
+    };
+    let whole = resume("0").await.text();
+    assert!(whole.starts_with("retry: 1000\n\nid: 1\ndata: {"), "{whole}");
+    assert!(whole.ends_with("data: [DONE]\n\nid: 7\n\n"), "{whole}");
+    // Without the terminator it does not have all.
+    assert_eq!(resume("6").await.text(), "retry: 1000\n\ndata: [DONE]\n\nid: 7\n\n");
+    for beyond in ["7", "8", "18446744073709551615"] {
+        let answer = resume(beyond).await;
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (204, 0), "{beyond}");
+    }
+    // A job that is not over may have more to tell, whatever its listener has heard of.
+    let open = worker.occupy().await;
+    let request = Request::get(format!("{open}/stream")).header("last-event-id", "99");
+    let answer = worker.api.handle(request.body(http_body_util::Empty::new()).unwrap()).await;
+    assert_eq!(answer.status(), 200);
+    worker.gate.open();
+}
+
 #[tokio::test]
 async fn a_last_event_id_that_is_none_is_refused() {
     let worker = Worker::start().await;

@@ -228,6 +228,7 @@ pub(crate) fn events(text: &str) -> Vec<Event> {
             match line.split_once(": ").expect("field: value") {
                 ("id", id) => event.id = Some(id.parse().unwrap()),
                 ("data", data) => event.data = data.to_owned(),
+                ("retry", time) => assert!(time.parse::<u64>().is_ok(), "{time}"),
                 ("", _comment) => {}
                 (field, _) => panic!("unexpected field {field}"),
             }
