@@ -3,6 +3,7 @@
 use operations_contract::{ErrorCode, ModelCapabilities};
 
 use crate::picture::Picture;
+use crate::prompt_check::PromptCheck;
 use crate::task::{GenerationTask, UpscaleTask};
 use crate::work::Shape;
 
@@ -19,6 +20,12 @@ pub trait Generator: Send + 'static {
 
     /// What the model can do. Requests are checked against this before they become jobs.
     fn capabilities(&self) -> ModelCapabilities;
+
+    /// What tells whether it can read prompts, for requests to be held against before they become jobs: asked once. `None`: it reads
+    /// all.
+    fn prompt_check(&self) -> Option<PromptCheck> {
+        None
+    }
 
     /// Encodes the prompts, prepares noise and conditioning.
     fn begin(&mut self, task: GenerationTask) -> Result<Self::Active, GeneratorError>;

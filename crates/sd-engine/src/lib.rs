@@ -85,6 +85,7 @@ mod pending;
 mod picture;
 mod pipeline_generator;
 mod previews;
+mod prompt_check;
 mod prompts;
 mod queue;
 mod registry;
@@ -120,6 +121,7 @@ pub use picture::{Mask, Picture, WrongPixelCount};
 pub use pipeline_generator::{
     ActiveJob, ActivePipeline, PipelineGenerator, PipelineNames, pipeline_capabilities,
 };
+pub use prompt_check::PromptCheck;
 pub use queue::{RequestQueue, RequestReceiver};
 pub use registry::{JobRegistry, Retention};
 pub use router::{CancelError, JobRouter};

@@ -19,6 +19,7 @@ use crate::generator::{
     StepReport, StepResult,
 };
 use crate::picture::{Mask, Picture};
+use crate::prompt_check::PromptCheck;
 use crate::task::{ControlTask, GenerationTask, Source, UpscaleTask};
 use crate::upscale_generator::{ActiveUpscale, described};
 use crate::work::Shape;
@@ -207,6 +208,11 @@ impl Generator for PipelineGenerator {
             refiner: self.refiner.clone(),
         };
         pipeline_capabilities(self.pipeline.info(), names)
+    }
+
+    fn prompt_check(&self) -> Option<PromptCheck> {
+        let reader = self.pipeline.prompt_reader().ok()?;
+        Some(PromptCheck::of_pipeline(move || Ok(reader.clone())))
     }
 
     fn max_active(&self) -> usize {
