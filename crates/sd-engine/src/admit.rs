@@ -152,6 +152,9 @@ impl JobRouter {
         }
         // Deadlines are told by the clock on the wall: they go on while no worker runs.
         let deadline = fields.deadline_ms.map(|ms| now + Duration::from_millis(ms).saturating_sub(waited));
+        if let Some(at) = deadline {
+            self.queue().deadlines().watch(at, &job, self.registry());
+        }
         let request = JobRequest {
             work,
             output,

@@ -373,11 +373,23 @@ impl<L: ModelLoader> EngineLoop<L> {
 
     fn finish(&mut self, running: Running<Active<L>>) {
         let begun = Instant::now();
-        let Running { generation, ticket, rest, .. } = running;
+        let Running { mut generation, ticket, rest, .. } = running;
         let span = ticket.span.clone();
         let _within = span.enter();
-        match guarded(|| generation.finish()) {
-            Ok(Ok(images)) => ticket.complete(images),
+        let finished = guarded(|| {
+            loop {
+                if ticket.interrupted() {
+                    return Ok(None);
+                }
+                if !generation.decode()? {
+                    return generation.finish().map(Some);
+                }
+            }
+        });
+        match finished {
+            Ok(Ok(Some(images))) => ticket.complete(images),
+            // Whoever follows it has been told.
+            Ok(Ok(None)) => {}
             Ok(Err(error)) => ticket.fail(&error),
             Err(panic) => ticket.panicked(&panic),
         }
@@ -408,10 +420,10 @@ fn left_after(work: &Work, report: &StepReport) -> f64 {
     work.units * f64::from(left) / f64::from(report.total_steps.max(1))
 }
 
-/// Ends a waiting job whose deadline has passed; false for one that is over.
+/// False for a job that is over. Its deadline may have passed a moment ago: what is late does not begin.
 fn still_waits(request: &JobRequest, now: Instant) -> bool {
     if request.deadline.is_some_and(|deadline| deadline <= now) {
-        request.sink.fail(ErrorCode::Timeout, "the deadline passed before the job's turn");
+        request.sink.expire();
     }
     !request.sink.is_over()
 }

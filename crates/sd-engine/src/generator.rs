@@ -62,7 +62,13 @@ pub trait ActiveGeneration {
     /// Does one denoising step. `None`: all are done.
     fn step(&mut self) -> StepResult;
 
-    /// Decodes the images.
+    /// Decodes one image ahead of [`finish`](Self::finish), so that the job can end between two. False: there is none left, or
+    /// all are decoded at once.
+    fn decode(&mut self) -> Result<bool, GeneratorError> {
+        Ok(false)
+    }
+
+    /// Decodes what is not decoded yet, and gives the images.
     fn finish(self) -> Result<GeneratedImages, GeneratorError>;
 }
 

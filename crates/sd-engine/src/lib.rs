@@ -67,6 +67,7 @@ mod activity;
 mod admit;
 mod board;
 mod canvas;
+mod deadlines;
 mod encode;
 mod engine;
 mod engine_loop;

@@ -337,6 +337,13 @@ impl ActiveGeneration for ActiveJob {
         }
     }
 
+    fn decode(&mut self) -> Result<bool, GeneratorError> {
+        match self {
+            Self::Drawing(drawing) => drawing.decode(),
+            Self::Enlarging(_) => Ok(false),
+        }
+    }
+
     fn finish(self) -> Result<GeneratedImages, GeneratorError> {
         match self {
             Self::Drawing(drawing) => drawing.finish(),
@@ -393,6 +400,10 @@ impl ActiveGeneration for ActivePipeline {
     fn step(&mut self) -> StepResult {
         let step = self.generation.step();
         self.report(step)
+    }
+
+    fn decode(&mut self) -> Result<bool, GeneratorError> {
+        self.generation.decode_next().map_err(failure)
     }
 
     fn finish(self) -> Result<GeneratedImages, GeneratorError> {

@@ -1,6 +1,7 @@
 //! A generator for tests: what it does is written in the prompt. Shared with the tests of `sd-http`.
 //!
-//! `noise`: a picture that no format makes small. `gated`: each step waits for [`Gate::let_through`]; `slow finish`: finishing does; `slow preview`: making one does.
+//! `noise`: a picture that no format makes small. `gated`: each step waits for [`Gate::let_through`]; `slow decoding`: each picture does; `slow finish`: finishing does;
+//! `slow preview`: making one does.
 //! `broken preview`: making one panics. `panic in begin|step|finish`, `fail in begin|step|finish`,
 //! `no memory`: as it says, in the second step where a step is meant. `warn`: a warning in the first step.
 
@@ -107,6 +108,7 @@ impl TestGenerator {
 pub(crate) struct TestGeneration {
     task: GenerationTask,
     step: u32,
+    decoded: u32,
     gate: Gate,
     log: Log,
 }
@@ -133,7 +135,7 @@ impl Generator for TestGenerator {
     fn begin(&mut self, task: GenerationTask) -> Result<TestGeneration, GeneratorError> {
         self.log.add(&task, "begin");
         misbehave(&task, "begin")?;
-        Ok(TestGeneration { task, step: 0, gate: self.gate.clone(), log: self.log.clone() })
+        Ok(TestGeneration { task, step: 0, decoded: 0, gate: self.gate.clone(), log: self.log.clone() })
     }
 }
 
@@ -170,6 +172,16 @@ impl ActiveGeneration for TestGeneration {
             }));
         }
         Ok(Some(report))
+    }
+
+    fn decode(&mut self) -> Result<bool, GeneratorError> {
+        if !self.task.prompt.contains("slow decoding") || self.decoded == self.task.num_images {
+            return Ok(false);
+        }
+        self.gate.pass();
+        self.decoded += 1;
+        self.log.add(&self.task, format!("picture {}", self.decoded));
+        Ok(true)
     }
 
     fn finish(self) -> Result<GeneratedImages, GeneratorError> {
