@@ -61,7 +61,7 @@ pub struct Common {
     pub num_images: u32,
     /// How many of the text encoder's last layers are left out.
     pub clip_skip: u32,
-    /// Whether prompts hold weights `(word:1.2)`, `BREAK` and wildcards `{a|b}`, and may be of any length; absent: on,
+    /// Whether prompts hold weights `(word:1.2)`, `BREAK` and wildcards `{a|b}`, and may have up to 32 chunks; absent: on,
     /// where the model can. Off: they are taken as they are, and cut.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_weighting: Option<bool>,

@@ -99,6 +99,7 @@ impl JobRouter {
         // The decoded pictures are let go of: they show that the files are good, and are read again when it is their turn.
         let Resolved { task, operation, parameters, notes, told } =
             resolve::resolve(operation, &model, draw_seed).map_err(SubmitError::Invalid)?;
+        self.can_read_prompts(&operation, &model)?;
         let seed = task.seed();
         let mut view = queued(&operation, task.model().to_owned(), parameters.clone());
         view.caller = sender.caller.as_deref().map(str::to_owned);
@@ -134,6 +135,16 @@ impl JobRouter {
         Ok(Accepted { job_id, seed, repeated: false })
     }
 
+    /// Whether the model has room for the prompts of all images. What wildcards choose is known now.
+    fn can_read_prompts(&self, operation: &Operation, model: &ModelCapabilities) -> Result<(), SubmitError> {
+        let prompts = self.find_model(&model.id).and_then(|model| model.prompts);
+        let Some((prompts, common)) = prompts.zip(operation.common()) else { return Ok(()) };
+        match prompts.faults(common) {
+            faults if faults.is_empty() => Ok(()),
+            faults => Err(SubmitError::Invalid(faults)),
+        }
+    }
+
     fn send(
         &self,
         job: Arc<Job>,
@@ -155,6 +166,9 @@ impl JobRouter {
         }
         // Deadlines are told by the clock on the wall: they go on while no worker runs.
         let deadline = fields.deadline_ms.map(|ms| now + Duration::from_millis(ms).saturating_sub(waited));
+        if let Some(at) = deadline {
+            self.queue().deadlines().watch(at, &job, self.registry());
+        }
         let request = JobRequest {
             work,
             output,

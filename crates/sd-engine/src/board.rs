@@ -5,6 +5,8 @@ use std::sync::Arc;
 use operations_contract::{ModelCapabilities, ModelState, ModelView};
 use tokio::sync::watch;
 
+use crate::prompt_check::PromptCheck;
+
 /// Whether the worker can serve.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -33,6 +35,8 @@ pub struct ModelEntry {
     pub memory_bytes: Option<u64>,
     /// Why it can never be loaded here.
     pub impossible: Option<String>,
+    /// What tells whether it can read prompts; `None`: it reads all.
+    pub prompts: Option<PromptCheck>,
 }
 
 impl ModelEntry {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crate::board::{ModelBoard, ModelStatus};
+use crate::deadlines::DeadlineThread;
 use crate::engine_loop::EngineLoop;
 use crate::generator::Generator;
 use crate::loader::{ModelLoader, ModelRules, Only};
@@ -17,7 +18,8 @@ use crate::waiting::Policy;
 /// The engine: models and the receiving end of the queue.
 ///
 /// Its thread takes in what has arrived, starts what has a turn, advances what runs by one step, and begins again.
-/// Between two steps every cancellation, deadline and newcomer is seen. Models are loaded and unloaded between jobs.
+/// Between two steps and two decoded pictures every cancellation and deadline is seen, between two steps every newcomer.
+/// The deadlines of jobs that wait are kept by a thread of their own. Models are loaded and unloaded between jobs.
 #[derive(Debug)]
 pub struct GenerationEngine<L> {
     loader: L,
@@ -68,7 +70,12 @@ impl<L: ModelLoader> GenerationEngine<L> {
     /// default model cannot be loaded.
     pub fn start(self) -> std::io::Result<EngineHandle> {
         let previews = PreviewThreads::start()?;
-        let thread = thread::Builder::new().name("sd-engine".into()).spawn(move || self.run(previews))?;
+        let deadlines = DeadlineThread::start(self.receiver.deadlines.clone())?;
+        let run = move || {
+            self.run(previews);
+            drop(deadlines);
+        };
+        let thread = thread::Builder::new().name("sd-engine".into()).spawn(run)?;
         Ok(EngineHandle { thread })
     }
 

@@ -380,18 +380,34 @@ impl<L: ModelLoader> EngineLoop<L> {
 
     fn finish(&mut self, running: Running<Active<L>>) {
         let begun = Instant::now();
-        let Running { generation, denoise, ticket, rest, .. } = running;
+        let Running { mut generation, denoise, ticket, rest, .. } = running;
         drop(denoise);
         let span = ticket.sink.span().clone();
         let _within = span.enter();
-        match guarded(|| generation.finish()) {
-            Ok(Ok(images)) => ticket.complete(images),
+        let finished = guarded(|| {
+            loop {
+                if ticket.interrupted() {
+                    return Ok(None);
+                }
+                if !generation.decode()? {
+                    return generation.finish().map(Some);
+                }
+            }
+        });
+        // What was broken off tells nothing of how long it takes.
+        let whole = !matches!(finished, Ok(Ok(None)));
+        match finished {
+            Ok(Ok(Some(images))) => ticket.complete(images),
+            // Whoever follows it has been told.
+            Ok(Ok(None)) => {}
             Ok(Err(error)) => ticket.fail(&error),
             Err(panic) => ticket.panicked(&panic),
         }
         self.waiting.charge(&ticket.caller, begun.elapsed());
         self.waiting.leave(&ticket.caller);
-        self.receiver.load.finished(&ticket.work, rest + begun.elapsed());
+        if whole {
+            self.receiver.load.finished(&ticket.work, rest + begun.elapsed());
+        }
         // From now on it is unused.
         let _ = self.shelf.find(&ticket.work.model).and_then(|index| self.shelf.loaded(index));
     }
@@ -416,10 +432,10 @@ fn left_after(work: &Work, report: &StepReport) -> f64 {
     work.units * f64::from(left) / f64::from(report.total_steps.max(1))
 }
 
-/// Ends a waiting job whose deadline has passed; false for one that is over.
+/// False for a job that is over. Its deadline may have passed a moment ago: what is late does not begin.
 fn still_waits(request: &JobRequest, now: Instant) -> bool {
     if request.deadline.is_some_and(|deadline| deadline <= now) {
-        request.sink.fail(ErrorCode::Timeout, "the deadline passed before the job's turn");
+        request.sink.expire();
     }
     !request.sink.is_over()
 }

@@ -3,6 +3,7 @@
 use operations_contract::{ErrorCode, ModelCapabilities};
 
 use crate::picture::Picture;
+use crate::prompt_check::PromptCheck;
 use crate::task::{GenerationTask, UpscaleTask};
 use crate::work::Shape;
 
@@ -19,6 +20,12 @@ pub trait Generator: Send + 'static {
 
     /// What the model can do. Requests are checked against this before they become jobs.
     fn capabilities(&self) -> ModelCapabilities;
+
+    /// What tells whether it can read prompts, for requests to be held against before they become jobs: asked once. `None`: it reads
+    /// all.
+    fn prompt_check(&self) -> Option<PromptCheck> {
+        None
+    }
 
     /// Encodes the prompts, prepares noise and conditioning.
     fn begin(&mut self, task: GenerationTask) -> Result<Self::Active, GeneratorError>;
@@ -55,7 +62,13 @@ pub trait ActiveGeneration {
     /// Does one denoising step. `None`: all are done.
     fn step(&mut self) -> StepResult;
 
-    /// Decodes the images.
+    /// Decodes one image ahead of [`finish`](Self::finish), so that the job can end between two. False: there is none left, or
+    /// all are decoded at once.
+    fn decode(&mut self) -> Result<bool, GeneratorError> {
+        Ok(false)
+    }
+
+    /// Decodes what is not decoded yet, and gives the images.
     fn finish(self) -> Result<GeneratedImages, GeneratorError>;
 }
 

@@ -1,6 +1,11 @@
 //! Input images: from the bytes of a file to pixels, within bounds. Whatever a user sends as a picture is read here.
+//!
+//! The room that a file takes follows from its own length and from the pixels that it declares, which are bounded: nothing
+//! else in it is unpacked.
 
 mod jpeg;
+pub(crate) mod png;
+pub(crate) mod webp;
 
 use std::io::Cursor;
 
@@ -82,10 +87,9 @@ pub(crate) fn control(data: &ImageData, preprocessor: Preprocessor) -> Result<Pi
 
 /// What a client should know of a file that can be read.
 pub(crate) fn note(data: &ImageData) -> Option<&'static str> {
-    let reader = || Cursor::new(data.bytes());
     let animated = match image::guess_format(data.bytes()).ok()? {
-        ImageFormat::Png => PngDecoder::new(reader()).ok()?.is_apng().ok()?,
-        ImageFormat::WebP => WebPDecoder::new(reader()).ok()?.has_animation(),
+        ImageFormat::Png => png::is_animated(data.bytes()),
+        ImageFormat::WebP => WebPDecoder::new(Cursor::new(data.bytes())).ok()?.has_animation(),
         _ => false,
     };
     animated.then_some("is an animation; its first picture is taken")
@@ -95,11 +99,15 @@ fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
     let reader = Cursor::new(bytes);
     match image::guess_format(bytes) {
         Ok(ImageFormat::Png) => {
+            let bytes = png::with_only(bytes, |kind, _| png::is_of_the_picture(kind));
             // Its decoder refuses some sizes itself, without naming them.
-            if let Ok(header) = png::Decoder::new(Cursor::new(bytes)).read_header_info() {
+            if let Ok(header) = ::png::Decoder::new(Cursor::new(&bytes)).read_header_info() {
                 within_bounds(header.size())?;
             }
-            pixels(PngDecoder::with_limits(reader, Limits::default()))
+            // Beside the pixels it keeps what the chunks hold.
+            let mut limits = Limits::no_limits();
+            limits.max_alloc = Some(bytes.len() as u64);
+            pixels(PngDecoder::with_limits(Cursor::new(&bytes), limits))
         }
         Ok(ImageFormat::Jpeg) => {
             let pixels = pixels(JpegDecoder::new(reader))?;
@@ -108,7 +116,10 @@ fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
                 false => Err("cannot be read: the file is cut".into()),
             }
         }
-        Ok(ImageFormat::WebP) => pixels(WebPDecoder::new(reader)),
+        Ok(ImageFormat::WebP) => {
+            webp::check(bytes)?;
+            pixels(WebPDecoder::new(reader))
+        }
         _ => Err("is no PNG, JPEG or WebP image".into()),
     }
 }

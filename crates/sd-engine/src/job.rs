@@ -285,6 +285,12 @@ impl Job {
         Some((self.state(), ended))
     }
 
+    /// Ends a job that waits, because its deadline has passed.
+    pub(crate) fn expire(&self) -> Option<Ended> {
+        let detail = ErrorDetail::new(ErrorCode::Timeout, "the deadline passed before the job's turn");
+        (self.state() == JobState::Queued).then(|| self.end(Outcome::Failed(detail)))?
+    }
+
     /// Ends the story without ending the job: the next process goes on with it. False if it cannot.
     pub(crate) fn put_off(&self, detail: &ErrorDetail) -> bool {
         let durable = self.journal.as_ref().is_some_and(|journal| journal.store().is_durable());
@@ -397,6 +403,13 @@ impl JobSink {
 
     pub(crate) fn fail(&self, code: ErrorCode, message: impl Into<String>) {
         self.end(Outcome::Failed(ErrorDetail::new(code, message)));
+    }
+
+    /// The deadline has passed before the job's turn.
+    pub(crate) fn expire(&self) {
+        if let Some(ended) = self.job.expire() {
+            self.registry.finished(&self.job, &ended);
+        }
     }
 
     /// The worker goes down before the job's turn: the job waits in the store, or fails where there is none that lasts.

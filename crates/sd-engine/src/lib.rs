@@ -67,6 +67,7 @@ mod activity;
 mod admit;
 mod board;
 mod canvas;
+mod deadlines;
 mod encode;
 mod engine;
 mod engine_loop;
@@ -85,6 +86,7 @@ mod pending;
 mod picture;
 mod pipeline_generator;
 mod previews;
+mod prompt_check;
 mod prompts;
 mod queue;
 mod registry;
@@ -121,6 +123,7 @@ pub use picture::{Mask, Picture, WrongPixelCount};
 pub use pipeline_generator::{
     ActiveJob, ActivePipeline, PipelineGenerator, PipelineNames, pipeline_capabilities,
 };
+pub use prompt_check::PromptCheck;
 pub use queue::{RequestQueue, RequestReceiver};
 pub use registry::{JobRegistry, Retention};
 pub use router::{CancelError, JobRouter};

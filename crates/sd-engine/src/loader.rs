@@ -5,6 +5,7 @@ use std::time::Duration;
 use operations_contract::ModelCapabilities;
 
 use crate::generator::{Generator, GeneratorError};
+use crate::prompt_check::PromptCheck;
 
 /// Gives the engine its models. It is moved to the engine's thread, where models are loaded too: between jobs, so that
 /// nothing that runs is stopped, and so that no two models are read at the same time.
@@ -17,6 +18,12 @@ pub trait ModelLoader: Send + 'static {
 
     /// Loads the model of this id. A model that was unloaded may be asked for again.
     fn load(&mut self, id: &str) -> Result<Self::Generator, GeneratorError>;
+
+    /// What tells whether the model of this id can read prompts, loaded or not: asked once. `None`: it reads all.
+    fn prompt_check(&self, id: &str) -> Option<PromptCheck> {
+        let _ = id;
+        None
+    }
 
     /// Whether a model that was unloaded can be loaded again. If not, all stay loaded.
     fn reloads(&self) -> bool {
@@ -83,6 +90,10 @@ impl<G: Generator> ModelLoader for Only<G> {
 
     fn offers(&self) -> Vec<ModelOffer> {
         vec![ModelOffer { capabilities: self.1.clone(), memory: None }]
+    }
+
+    fn prompt_check(&self, _id: &str) -> Option<PromptCheck> {
+        self.0.as_ref()?.prompt_check()
     }
 
     fn reloads(&self) -> bool {

@@ -19,6 +19,7 @@ use crate::generator::{
     StepReport, StepResult,
 };
 use crate::picture::{Mask, Picture};
+use crate::prompt_check::PromptCheck;
 use crate::task::{ControlTask, GenerationTask, Source, UpscaleTask};
 use crate::upscale_generator::{ActiveUpscale, described};
 use crate::work::Shape;
@@ -209,6 +210,11 @@ impl Generator for PipelineGenerator {
         pipeline_capabilities(self.pipeline.info(), names)
     }
 
+    fn prompt_check(&self) -> Option<PromptCheck> {
+        let reader = self.pipeline.prompt_reader().ok()?;
+        Some(PromptCheck::of_pipeline(move || Ok(reader.clone())))
+    }
+
     fn max_active(&self) -> usize {
         self.max_batch
     }
@@ -332,6 +338,13 @@ impl ActiveGeneration for ActiveJob {
         }
     }
 
+    fn decode(&mut self) -> Result<bool, GeneratorError> {
+        match self {
+            Self::Drawing(drawing) => drawing.decode(),
+            Self::Enlarging(_) => Ok(false),
+        }
+    }
+
     fn finish(self) -> Result<GeneratedImages, GeneratorError> {
         match self {
             Self::Drawing(drawing) => drawing.finish(),
@@ -385,6 +398,10 @@ impl ActiveGeneration for ActivePipeline {
     fn step(&mut self) -> StepResult {
         let step = self.generation.step();
         self.report(step)
+    }
+
+    fn decode(&mut self) -> Result<bool, GeneratorError> {
+        self.generation.decode_next().map_err(failure)
     }
 
     fn finish(self) -> Result<GeneratedImages, GeneratorError> {

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
+use crate::deadlines::Deadlines;
 use crate::job::JobSink;
 use crate::load::Load;
 use crate::pending::PendingTask;
@@ -24,6 +25,7 @@ pub struct RequestQueue {
     places: Arc<Semaphore>,
     capacity: usize,
     load: Arc<Load>,
+    deadlines: Deadlines,
 }
 
 /// The receiving end: for the engine.
@@ -31,6 +33,7 @@ pub struct RequestQueue {
 pub struct RequestReceiver {
     pub(crate) messages: mpsc::UnboundedReceiver<Message>,
     pub(crate) load: Arc<Load>,
+    pub(crate) deadlines: Deadlines,
 }
 
 #[derive(Debug)]
@@ -112,9 +115,10 @@ impl RequestQueue {
     pub fn new(capacity: usize) -> (Self, RequestReceiver) {
         let capacity = capacity.clamp(1, Semaphore::MAX_PERMITS);
         let (sender, messages) = mpsc::unbounded_channel();
-        let load = Arc::<Load>::default();
-        let receiver = RequestReceiver { messages, load: Arc::clone(&load) };
-        (Self { sender, places: Arc::new(Semaphore::new(capacity)), capacity, load }, receiver)
+        let (load, deadlines) = (Arc::<Load>::default(), Deadlines::default());
+        let receiver = RequestReceiver { messages, load: Arc::clone(&load), deadlines: deadlines.clone() };
+        let places = Arc::new(Semaphore::new(capacity));
+        (Self { sender, places, capacity, load, deadlines }, receiver)
     }
 
     /// How many jobs can wait.
@@ -142,6 +146,11 @@ impl RequestQueue {
     /// When there may be a place for a job that found none.
     pub(crate) fn retry_after(&self) -> Duration {
         self.load.refuse()
+    }
+
+    /// The deadlines of those that wait.
+    pub(crate) fn deadlines(&self) -> &Deadlines {
+        &self.deadlines
     }
 
     pub(crate) fn send(&self, mut request: JobRequest) -> Result<(), Closed> {

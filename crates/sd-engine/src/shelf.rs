@@ -46,6 +46,7 @@ impl<L: ModelLoader> Shelf<L> {
             state: ModelState::Unloaded,
             error: None,
             memory_bytes: slot.memory.map(|memory| memory.weights),
+            prompts: loader.prompt_check(&slot.capabilities.id),
             impossible: rules
                 .budget
                 .and_then(|budget| too_large(&slot.capabilities.id, slot.memory?, budget)),

@@ -113,7 +113,7 @@ pub struct GenerationTask {
     pub num_images: u32,
     /// How many of the text encoder's last layers are left out.
     pub clip_skip: u32,
-    /// Whether prompts hold weights, breaks and wildcards, and may be of any length.
+    /// Whether prompts hold weights, breaks and wildcards, and may have several chunks.
     pub prompt_weighting: bool,
     /// Where the noise comes from.
     pub rng: RngKind,

@@ -6,11 +6,13 @@
 
 mod checkpoint;
 mod contract;
+mod picture;
 mod prompt;
 mod transport;
 
 pub use checkpoint::checkpoint;
 pub use contract::contract;
+pub use picture::picture;
 pub use prompt::prompt;
 pub use transport::{multipart, sse_id};
 
@@ -24,4 +26,5 @@ pub const CHECKS: &[Check] = &[
     ("sse_id", sse_id),
     ("multipart", multipart),
     ("checkpoint", checkpoint),
+    ("picture", picture),
 ];

@@ -67,6 +67,8 @@ pub struct Generation {
     timings: Timings,
     /// The last step: its number, the latents before it, and the UNet's answer.
     last: Option<(usize, Tensor, Tensor)>,
+    /// The first images, once all steps are taken.
+    decoded: Vec<RgbImage>,
     /// Keeps the UNet's memory from the first step to the last.
     workspace: Option<Workspace>,
 }
@@ -260,6 +262,7 @@ impl Generation {
             notes,
             timings,
             last: None,
+            decoded: Vec::new(),
             workspace: None,
             parts,
         })
@@ -355,6 +358,7 @@ impl Generation {
         let predictions = answers.iter().map(guided).collect::<Result<Vec<_>>>()?;
         let prediction = Tensor::cat(&predictions, 0)?;
         let latents = self.scheduler.step(&prediction, self.next, &self.latents, &mut self.noise)?;
+        self.decoded.clear();
         self.last = Some((self.next, std::mem::replace(&mut self.latents, latents), prediction));
         if let Some(keep) = &self.keep {
             self.latents = keep.restore(&self.latents, self.scheduler.as_ref(), self.next + 1)?;
@@ -379,9 +383,30 @@ impl Generation {
     /// # Errors
     /// [`Error::NotFinite`] when the numbers left their range; device errors.
     pub fn decode(&self) -> Result<Vec<RgbImage>> {
-        // One by one: the decoder's memory is that of one image however many there are.
-        let picture = |index| Ok(self.whole(self.drawn(&self.latents.narrow(0, index, 1)?)?));
-        (0..self.latents.dim(0)?).map(picture).collect()
+        (0..self.latents.dim(0)?).map(|index| self.picture(index)).collect()
+    }
+
+    /// Decodes the next image ahead of [`finish`](Self::finish), once all steps are taken: between two, a caller may stop.
+    /// False: all are decoded.
+    ///
+    /// # Errors
+    /// As [`Generation::decode`].
+    pub fn decode_next(&mut self) -> Result<bool> {
+        let start = Instant::now();
+        let index = self.decoded.len();
+        if index == self.latents.dim(0)? {
+            return Ok(false);
+        }
+        let _decoding = tracing::debug_span!("decode").entered();
+        let picture = self.picture(index)?;
+        self.decoded.push(picture);
+        self.timings.decode += start.elapsed();
+        Ok(true)
+    }
+
+    /// One image, decoded by itself: the decoder's memory is that of one image however many there are.
+    fn picture(&self, index: usize) -> Result<RgbImage> {
+        Ok(self.whole(self.drawn(&self.latents.narrow(0, index, 1)?)?))
     }
 
     /// The picture that the VAE makes of one image's latents.
@@ -398,15 +423,14 @@ impl Generation {
         }
     }
 
-    /// Decodes the latents and ends the generation.
+    /// Decodes what is not decoded yet and ends the generation.
     ///
     /// # Errors
     /// As [`Generation::decode`].
     pub fn finish(mut self) -> Result<Finished> {
-        let (start, _decoding) = (Instant::now(), tracing::debug_span!("decode").entered());
-        let images = self.decode()?.into_iter().zip(0u64..);
+        while self.decode_next()? {}
+        let images = std::mem::take(&mut self.decoded).into_iter().zip(0u64..);
         let images = images.map(|(image, index)| (image, self.seed.wrapping_add(index))).collect();
-        self.timings.decode = start.elapsed();
         Ok(Finished { images, timings: self.timings, vae_tile: self.canvas.tiles.map(Tiles::pixels) })
     }
 

@@ -53,7 +53,7 @@ pub use init::InitImage;
 pub use outpaint::Extend;
 pub use pipeline::{
     AppliedLora, LoadOptions, MemoryEstimate, MemoryLimit, ModelDefaults, ModelSource, Pipeline,
-    PipelineInfo, RandomModel, VaeTiling,
+    PipelineInfo, PromptReader, RandomModel, VaeTiling,
 };
 pub use preview::{Background, LatentRgb, PendingPreview, PreviewMethod};
 pub use repaint::InitMask;

@@ -25,7 +25,7 @@ pub struct GenerationRequest {
     pub prompt_2: Option<String>,
     /// What it reads instead of `negative_prompt`, likewise.
     pub negative_prompt_2: Option<String>,
-    /// Whether the texts hold weights, breaks and wildcards ([`prompt`](crate::prompt)) and may be of any length.
+    /// Whether the texts hold weights, breaks and wildcards ([`prompt`](crate::prompt)) and may have several chunks.
     /// Otherwise they are taken as they are, and cut where the text encoder ends.
     pub prompt_weighting: bool,
     /// Width in pixels, a multiple of [`PipelineInfo::size_multiple`](crate::PipelineInfo::size_multiple).

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{Device, Tensor};
-use sd_inference::{Error, GenerationRequest, LoadOptions, ModelSource, Pipeline};
+use sd_inference::{Error, GenerationRequest, LoadOptions, ModelSource, Pipeline, PromptReader};
 use serde_json::Value;
 
 use support::{FAMILIES, TOLERANCE, fixtures, images, largest_difference, pipeline};
@@ -235,6 +235,38 @@ fn wildcards_are_chosen_by_the_seed_of_each_image() {
             let again = GenerationRequest { prompt, ..alone };
             assert_eq!(&images(&pipeline, &again)[0], image, "{family}: image {k} from its own prompt");
         }
+    }
+}
+
+/// What reads the prompts of a model that is not loaded finds what the loaded one would refuse, and both count the same.
+#[test]
+fn prompts_are_read_before_a_model_is_loaded_as_by_the_model() {
+    for family in ["sd15", "sdxl"] {
+        let pipeline = pipeline(family, "model");
+        let source = ModelSource::folder(fixtures(family).join("model")).unwrap();
+        let opened = PromptReader::open(&source, &LoadOptions::default()).unwrap();
+        let loaded = pipeline.prompt_reader().unwrap();
+        let mut refused = 0;
+        for words in [1, 75 * 32, 75 * 32 + 1, 5000] {
+            let base = GenerationRequest { seed: 3, ..GenerationRequest::new("a circle") };
+            let long = "a ".repeat(words);
+            for request in [
+                GenerationRequest { prompt: long.clone(), ..base.clone() },
+                GenerationRequest { negative_prompt: Some(long.clone()), ..base.clone() },
+                GenerationRequest { prompt: long.clone(), prompt_weighting: false, ..base.clone() },
+                GenerationRequest { prompt: format!("{{a|{long}}}"), num_images: 3, ..base },
+            ] {
+                let expected: Vec<String> =
+                    pipeline.begin(&request).err().iter().map(ToString::to_string).collect();
+                for reader in [&opened, &loaded] {
+                    let faults: Vec<String> =
+                        reader.faults(&request).iter().map(ToString::to_string).collect();
+                    assert_eq!(faults, expected, "{family}, {words} words");
+                }
+                refused += expected.len();
+            }
+        }
+        assert_eq!(refused, 6, "{family}");
     }
 }
 

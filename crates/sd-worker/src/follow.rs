@@ -1,9 +1,9 @@
 //! One job on a worker of its own, followed to its end.
 
-use operations_contract::{JobId, Operation};
+use operations_contract::{JobId, Operation, Terminator};
 use sd_engine::{EngineHandle, JobRouter, JobUpdate, ModelBoard};
 
-use crate::exit::Failure;
+use crate::exit::{Failure, Kind};
 use crate::previews::PreviewFile;
 use crate::story::{Bar, Done, Story};
 
@@ -52,7 +52,13 @@ async fn follow(
         };
         match update {
             Some(JobUpdate::Event { event, .. }) => story.tell(event),
-            Some(JobUpdate::End(end)) => return story.end(end),
+            Some(JobUpdate::End(end)) => {
+                let by_ctrl_c = interrupted && end == Terminator::Cancelled;
+                return story.end(end).map_err(|failure| match by_ctrl_c {
+                    true => Failure { kind: Kind::Interrupted, message: "interrupted".into() },
+                    false => failure,
+                });
+            }
             None => return Err(Failure::failed("the job ended without a word")),
         }
     }

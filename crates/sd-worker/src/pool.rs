@@ -8,10 +8,10 @@ use std::time::Duration;
 use clap::Args;
 use sd_engine::{
     GeneratorError, ModelLoader, ModelMemory, ModelOffer, ModelRules, PipelineGenerator, PipelineNames,
-    Policy, pipeline_capabilities,
+    Policy, PromptCheck, pipeline_capabilities,
 };
 use sd_inference::machine::{available_memory, parse_bytes};
-use sd_inference::{LoadOptions, Lora, MemoryLimit, ModelSource, Pipeline};
+use sd_inference::{LoadOptions, Lora, MemoryLimit, ModelSource, Pipeline, PromptReader};
 
 use crate::control::ControlNetArgs;
 use crate::exit::Failure;
@@ -169,6 +169,13 @@ impl ModelLoader for PipelineLoader {
         let model = model.ok_or_else(|| GeneratorError::failed(format!("there is no model `{id}`")))?;
         let generator = model.load()?;
         Ok(generator.with_max_batch(self.max_batch).with_max_batch_pixels(self.max_batch_pixels))
+    }
+
+    /// Its vocabularies are read from its files when the first request for it comes.
+    fn prompt_check(&self, id: &str) -> Option<PromptCheck> {
+        let model = self.models.iter().find(|model| model.name == id)?;
+        let (source, options) = (model.source.clone(), model.options.clone());
+        Some(PromptCheck::of_pipeline(move || PromptReader::open(&source, &options)))
     }
 
     /// What the machine has left, unless the flags set a limit or none.

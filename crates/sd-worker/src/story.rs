@@ -5,8 +5,11 @@ use std::fmt::Write;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use operations_contract::{ErrorCode, ErrorDetail, EventImage, JobEvent, Terminator, Timings};
 
-use crate::exit::{Failure, Kind};
+use crate::exit::Failure;
 use crate::previews::PreviewFile;
+
+/// What is said of a job that somebody cancelled.
+pub(crate) const CANCELLED: &str = "the job was cancelled";
 
 /// What a finished job told.
 #[derive(Debug)]
@@ -76,9 +79,7 @@ impl Story {
         self.bar.finish_and_clear();
         match (end, self.done, self.error) {
             (Terminator::Done, Some(done), _) => Ok(done),
-            (Terminator::Cancelled, ..) => {
-                Err(Failure { kind: Kind::Interrupted, message: "interrupted".into() })
-            }
+            (Terminator::Cancelled, ..) => Err(Failure::failed(CANCELLED)),
             (_, _, Some(detail))
                 if matches!(detail.code, ErrorCode::UnsupportedOperation | ErrorCode::OutOfMemory) =>
             {

@@ -130,7 +130,12 @@ fn cancelled_and_unknown_jobs_have_their_exit_codes() {
         let cancelled = jobs(&url, folder.path(), &["cancel", &id, "job-none"]);
         (watched.join().unwrap(), cancelled)
     });
-    assert_eq!(watched.status.code(), Some(130), "{}", text(&watched.stderr));
+    let fetched = jobs(&url, folder.path(), &["fetch", &id]);
+    for output in [&watched, &fetched] {
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        let said = text(&output.stderr);
+        assert!(said.trim_end().ends_with("error: the job was cancelled"), "{said}");
+    }
     assert!(text(&cancelled.stdout).contains(&id) && text(&cancelled.stderr).contains("job-none: not_found"));
     assert_eq!(cancelled.status.code(), Some(2));
 

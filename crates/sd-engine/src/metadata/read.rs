@@ -7,8 +7,9 @@ use image::codecs::webp::WebPDecoder;
 use image::{ImageDecoder, ImageFormat};
 
 use super::{JSON_KEY, PARAMETERS_KEY, exif};
+use crate::images;
 
-/// Texts longer than this are no parameters. A few compressed kilobytes can claim gigabytes.
+/// Texts and EXIF longer than this are no parameters. A few compressed kilobytes can claim gigabytes.
 const MAX_TEXT: usize = 1 << 20;
 
 /// Where ComfyUI keeps its graph.
@@ -40,13 +41,19 @@ pub fn read_texts(bytes: &[u8]) -> Result<FileTexts, String> {
     match image::guess_format(bytes) {
         Ok(ImageFormat::Png) => png_texts(bytes).map_err(|error| told(&error)),
         Ok(ImageFormat::Jpeg) => exif_texts("JPEG", JpegDecoder::new(reader)).map_err(|error| told(&error)),
-        Ok(ImageFormat::WebP) => exif_texts("WebP", WebPDecoder::new(reader)).map_err(|error| told(&error)),
+        Ok(ImageFormat::WebP) => {
+            images::webp::check(bytes)?;
+            exif_texts("WebP", WebPDecoder::new(reader)).map_err(|error| told(&error))
+        }
         _ => Err("is no PNG, JPEG or WebP image".into()),
     }
 }
 
 fn png_texts(bytes: &[u8]) -> Result<FileTexts, png::DecodingError> {
-    let mut reader = png::Decoder::new(Cursor::new(bytes)).read_info()?;
+    let bytes = with_our_texts(bytes);
+    // A chunk is read into room that may be twice as large, and a text is kept beside it.
+    let limits = png::Limits { bytes: 3 * bytes.len() };
+    let mut reader = png::Decoder::new_with_limits(Cursor::new(&bytes), limits).read_info()?;
     let mut texts = chunks(reader.info());
     if texts.is_empty() {
         // Some programs write them behind the pixels. What is cut there leaves what was read so far.
@@ -55,7 +62,7 @@ fn png_texts(bytes: &[u8]) -> Result<FileTexts, png::DecodingError> {
     }
     let info = reader.info();
     let (comment, description) =
-        info.exif_metadata.as_ref().map(|chunk| exif::read(chunk.to_vec())).unwrap_or_default();
+        info.exif_metadata.as_ref().map(|chunk| exif_of(chunk.to_vec())).unwrap_or_default();
     let text = |key: &str| texts.iter().find(|(keyword, _)| keyword == key).map(|(_, text)| text.clone());
     Ok(FileTexts {
         format: "PNG",
@@ -63,6 +70,20 @@ fn png_texts(bytes: &[u8]) -> Result<FileTexts, png::DecodingError> {
         parameters: text(PARAMETERS_KEY).or(comment),
         json: text(JSON_KEY).or(description.and_then(ours)),
         comfy_graph: COMFY_KEYS.iter().any(|key| text(key).is_some()),
+    })
+}
+
+/// The file with nothing beside the picture but one text under each keyword of ours: thousands of small chunks can each
+/// unpack to [`MAX_TEXT`].
+fn with_our_texts(bytes: &[u8]) -> Vec<u8> {
+    let mut open: Vec<&str> = [PARAMETERS_KEY, JSON_KEY].into_iter().chain(COMFY_KEYS).collect();
+    images::png::with_only(bytes, |kind, data| match kind {
+        b"tEXt" | b"zTXt" | b"iTXt" => {
+            let keyword = data.split(|byte| *byte == 0).next().unwrap_or_default();
+            let found = open.iter().position(|key| key.as_bytes() == keyword);
+            found.map(|at| open.swap_remove(at)).is_some()
+        }
+        kind => images::png::is_of_the_picture(kind),
     })
 }
 
@@ -87,9 +108,17 @@ fn exif_texts<D: ImageDecoder>(
     decoder: image::ImageResult<D>,
 ) -> image::ImageResult<FileTexts> {
     let mut decoder = decoder?;
-    let (parameters, description) = decoder.exif_metadata()?.map(exif::read).unwrap_or_default();
+    let (parameters, description) = decoder.exif_metadata()?.map(exif_of).unwrap_or_default();
     let json = description.and_then(ours);
     Ok(FileTexts { format, size: decoder.dimensions(), parameters, json, comfy_graph: false })
+}
+
+/// Comment and description of a chunk that is not too long to be ours.
+fn exif_of(chunk: Vec<u8>) -> (Option<String>, Option<String>) {
+    match chunk.len() <= MAX_TEXT {
+        true => exif::read(chunk),
+        false => (None, None),
+    }
 }
 
 /// A description that is a request of ours, and not what somebody wrote about the picture.

@@ -60,6 +60,23 @@ async fn a_job_that_is_cancelled_in_its_last_step_is_not_decoded() {
 }
 
 #[tokio::test]
+async fn a_job_that_is_cancelled_while_pictures_are_decoded_ends_before_the_next() {
+    let worker = Worker::start().await;
+    let mut operation = operations_contract::Operation::generate("slow decoding");
+    operation.common_mut().unwrap().num_images = 4;
+    let id = worker.accept(operation.clone());
+    worker.gate.reached().await;
+    worker.router.cancel(&id).unwrap();
+    worker.gate.let_through(1);
+    assert_eq!(worker.story(&id).await.end, Terminator::Cancelled);
+    let decoded = || worker.log.lines().iter().filter(|line| line.contains("picture")).count();
+    assert_eq!(decoded(), 1);
+    worker.gate.open();
+    assert_eq!(worker.story(&worker.accept(operation)).await.end, Terminator::Done);
+    assert_eq!(decoded(), 5);
+}
+
+#[tokio::test]
 async fn who_was_told_that_a_job_ends_finds_no_images() {
     let worker = Worker::start().await;
     let id = worker.submit("slow finish");

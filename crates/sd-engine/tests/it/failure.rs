@@ -58,12 +58,13 @@ async fn a_deadline_passes_while_the_job_waits() {
     let worker = Worker::start().await;
     worker.occupy().await;
     let late = worker.accept(hurried("too late", 20));
-    tokio::time::sleep(std::time::Duration::from_millis(40)).await;
-    worker.gate.open();
+    // The engine is still held back by the other job.
     let story = worker.story(&late).await;
     assert_eq!(story.types(), ["queued", "error"]);
     let JobEvent::Error(detail) = story.last() else { panic!() };
     assert_eq!(detail.code, ErrorCode::Timeout);
+    worker.gate.open();
+    assert_eq!(worker.story(&worker.submit("next")).await.end, Terminator::Done);
     assert!(!worker.log.lines().contains(&"too late:begin".to_owned()));
 }
 
@@ -78,6 +79,40 @@ async fn a_deadline_passes_while_the_job_runs() {
     assert_eq!(story.types(), ["queued", "started", "progress", "error"]);
     let JobEvent::Error(detail) = story.last() else { panic!() };
     assert_eq!(detail.code, ErrorCode::Timeout);
+}
+
+#[tokio::test]
+async fn deadlines_pass_in_their_own_order() {
+    let worker = Worker::start().await;
+    worker.occupy().await;
+    let later = worker.accept(hurried("later", 60));
+    let sooner = worker.accept(hurried("sooner", 20));
+    let patient = worker.accept(hurried("patient", 60_000));
+    let without = worker.submit("without");
+    for late in [sooner, later] {
+        assert_eq!(worker.story(&late).await.types(), ["queued", "error"]);
+    }
+    worker.gate.open();
+    for done in [patient, without] {
+        assert_eq!(worker.story(&done).await.end, Terminator::Done);
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_passes_between_two_pictures() {
+    let worker = Worker::start().await;
+    let mut operation = hurried("slow decoding", 300);
+    operation.common_mut().unwrap().num_images = 4;
+    let late = worker.accept(operation);
+    worker.gate.reached().await;
+    tokio::time::sleep(std::time::Duration::from_millis(350)).await;
+    worker.gate.let_through(1);
+    let JobEvent::Error(detail) = worker.story(&late).await.last().clone() else { panic!() };
+    assert_eq!(detail.code, ErrorCode::Timeout);
+    assert_eq!(worker.story(&worker.submit("next")).await.end, Terminator::Done);
+    let told = worker.log.lines();
+    assert!(told.contains(&"slow decoding:picture 1".to_owned()), "{told:?}");
+    assert!(!told.iter().any(|line| line == "slow decoding:picture 2" || line == "slow decoding:finish"));
 }
 
 #[tokio::test]

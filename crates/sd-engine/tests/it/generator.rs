@@ -1,6 +1,7 @@
 //! A generator for tests: what it does is written in the prompt. Shared with the tests of `sd-http`.
 //!
-//! `noise`: a picture that no format makes small. `gated`: each step waits for [`Gate::let_through`]; `slow finish`: finishing does; `slow preview`: making one does.
+//! `noise`: a picture that no format makes small. `gated`: each step waits for [`Gate::let_through`]; `slow decoding`: each picture
+//! does; `slow finish`: finishing does; `slow preview`: making one does.
 //! `broken preview`: making one panics. `network`: previews are decoded, in three pieces; `slow network`: each waits for
 //! [`TestGenerator::network`]; `broken network`: decoding panics. `panic in begin|step|finish`, `fail in begin|step|finish`,
 //! `no memory`: as it says, in the second step where a step is meant. `warn`: a warning in the first step.
@@ -111,6 +112,7 @@ impl TestGenerator {
 pub(crate) struct TestGeneration {
     task: GenerationTask,
     step: u32,
+    decoded: u32,
     gate: Gate,
     network: Gate,
     log: Log,
@@ -139,7 +141,7 @@ impl Generator for TestGenerator {
         self.log.add(&task, "begin");
         misbehave(&task, "begin")?;
         let Self { gate, network, log, .. } = self.clone();
-        Ok(TestGeneration { task, step: 0, gate, network, log })
+        Ok(TestGeneration { task, step: 0, decoded: 0, gate, network, log })
     }
 }
 
@@ -180,6 +182,16 @@ impl ActiveGeneration for TestGeneration {
             }));
         }
         Ok(Some(report))
+    }
+
+    fn decode(&mut self) -> Result<bool, GeneratorError> {
+        if !self.task.prompt.contains("slow decoding") || self.decoded == self.task.num_images {
+            return Ok(false);
+        }
+        self.gate.pass();
+        self.decoded += 1;
+        self.log.add(&self.task, format!("picture {}", self.decoded));
+        Ok(true)
     }
 
     fn finish(self) -> Result<GeneratedImages, GeneratorError> {

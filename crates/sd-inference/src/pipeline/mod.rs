@@ -4,10 +4,12 @@ mod adapt;
 mod info;
 mod load;
 mod memory;
+mod prompt_reader;
 mod random;
 mod refiner;
 mod text;
 mod tiny;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +27,7 @@ pub use info::{ModelDefaults, PipelineInfo};
 pub use load::{LoadOptions, ModelSource};
 pub(crate) use memory::{Budget, ControlWork, Work};
 pub use memory::{MemoryEstimate, MemoryLimit, VaeTiling};
+pub use prompt_reader::PromptReader;
 pub use random::RandomModel;
 pub(crate) use text::{Reading, TextConditioning, TextEncoders};
 
@@ -135,6 +138,14 @@ impl Pipeline {
     /// [`Error::InvalidRequest`](crate::Error::InvalidRequest) names the field that cannot be encoded.
     pub fn encode_prompt(&self, request: &GenerationRequest) -> Result<PromptStates> {
         PromptStates::new(&*self.shared.model.with(&request.loras)?, request)
+    }
+
+    /// What of the model reads prompts. It keeps no weights.
+    ///
+    /// # Errors
+    /// When adapters could not be taken off the model.
+    pub fn prompt_reader(&self) -> Result<PromptReader> {
+        Ok(self.parts()?.text.reader())
     }
 
     /// Forgets the texts that were encoded lately; otherwise the same text is not encoded twice.

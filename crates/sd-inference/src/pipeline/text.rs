@@ -4,15 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{D, DType, Device, Tensor};
 use sd_models::Layers;
-use sd_models::clip::{ClipOutput, ClipTextConfig, ClipTextModel, ClipTokenizer, Replacement};
+use sd_models::clip::{ClipOutput, ClipTextConfig, ClipTextModel, Replacement};
 use sd_models::lora::Patch;
 
-use super::ModelSource;
 use super::load::{Opened, TEXT_STEM};
-use crate::prompt::{
-    self, Cache, Chunk, Embeddings, Fit, MAX_CHUNKS, Part, Piece, Texts, Unit, WeightError, chunks,
-    single_chunk,
-};
+use super::prompt_reader::PromptReader;
+use super::tokens::Tokens;
+use crate::prompt::{self, Cache, Chunk, Embeddings, Fit, Texts};
 use crate::{Error, Result};
 
 /// How many texts are remembered, and how many bytes their states may take together.
@@ -41,15 +39,6 @@ struct TextEncoder {
     folder: &'static str,
     tokens: Arc<Tokens>,
     model: ClipTextModel,
-}
-
-enum Tokens {
-    Clip(Box<ClipTokenizer>),
-    /// Models with random weights have no vocabulary: ids are made from the text's bytes.
-    Bytes {
-        length: usize,
-        vocabulary: u32,
-    },
 }
 
 /// Text encoders that are about to be loaded with other adapters.
@@ -88,10 +77,7 @@ impl TextInfo {
     pub(super) fn read(opened: &Opened<'_>, manner: Manner) -> Result<Self> {
         let mut configs: Vec<ClipTextConfig> = Vec::new();
         for folder in folders(opened) {
-            let file = format!("{folder}/config.json");
-            let config: ClipTextConfig = opened.json(&file)?;
-            config.check(&opened.describe(&file))?;
-            configs.push(config);
+            configs.push(config(opened, folder)?);
         }
         let widths: Vec<usize> = configs.iter().map(|config| config.hidden_size).collect();
         let options = opened.options;
@@ -141,7 +127,7 @@ fn pooled_width(config: &ClipTextConfig) -> usize {
 }
 
 /// Where a model has its encoders. The refiner of SDXL has only the second.
-fn folders(opened: &Opened<'_>) -> Vec<&'static str> {
+pub(super) fn folders(opened: &Opened<'_>) -> Vec<&'static str> {
     let [first, second] = ["text_encoder", "text_encoder_2"];
     let has = |folder: &str| opened.contains(&format!("{folder}/config.json"));
     match (has(first), has(second)) {
@@ -149,6 +135,14 @@ fn folders(opened: &Opened<'_>) -> Vec<&'static str> {
         (true, true) => vec![first, second],
         (false, true) => vec![second],
     }
+}
+
+/// The checked configuration of the encoder in `folder`.
+pub(super) fn config(opened: &Opened<'_>, folder: &str) -> Result<ClipTextConfig> {
+    let file = format!("{folder}/config.json");
+    let config: ClipTextConfig = opened.json(&file)?;
+    config.check(&opened.describe(&file))?;
+    Ok(config)
 }
 
 /// How texts are to be read.
@@ -183,8 +177,7 @@ impl TextEncoders {
     pub(super) fn load(opened: &Opened<'_>, manner: Manner) -> Result<(Self, Vec<String>)> {
         let mut encoders = Vec::new();
         for folder in folders(opened) {
-            let tokenizer = if folder == "text_encoder" { "tokenizer" } else { "tokenizer_2" };
-            encoders.push(TextEncoder::load(opened, folder, tokenizer)?);
+            encoders.push(TextEncoder::load(opened, folder)?);
         }
         let widths: Vec<usize> = encoders.iter().map(TextEncoder::width).collect();
         let options = opened.options;
@@ -247,6 +240,12 @@ impl TextEncoders {
     /// How many encoders there are.
     pub(crate) fn count(&self) -> usize {
         self.encoders.len()
+    }
+
+    /// What of them reads prompts, without their weights.
+    pub(super) fn reader(&self) -> PromptReader {
+        let encoders = self.encoders.iter().map(|encoder| Arc::clone(&encoder.tokens)).collect();
+        PromptReader::new(encoders, Arc::clone(&self.embeddings))
     }
 
     /// The names of the textual inversions that prompts may use.
@@ -341,24 +340,8 @@ impl TextEncoders {
         if let Some(found) = self.cache().find(&key) {
             return Ok(found);
         }
-        let units = self.units(encoder, field, text, reading.weighting)?;
         let tokens = &self.encoders[encoder].tokens;
-        let (chunks, dropped) = match reading.weighting {
-            true => (chunks(&units, tokens.room(), tokens.comma()), 0),
-            false => {
-                let (chunk, dropped) = single_chunk(&units, tokens.room());
-                (vec![chunk], dropped)
-            }
-        };
-        if chunks.len() > MAX_CHUNKS {
-            let (count, room) = (chunks.len(), tokens.room());
-            let total: usize = chunks.iter().map(|chunk| chunk.ids.len()).sum();
-            return Err(Error::InvalidRequest {
-                field,
-                value: format!("{total} tokens in {count} chunks"),
-                limit: format!("at most {MAX_CHUNKS} chunks of {room} tokens"),
-            });
-        }
+        let (chunks, dropped) = tokens.laid(&self.embeddings, field, text, reading.weighting)?;
         let encoded = chunks.iter().map(|chunk| self.encode_chunk(encoder, chunk, reading.clip_skip));
         let (states, mut pooled): (Vec<_>, Vec<_>) = encoded.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         let states = Tensor::cat(&states, 1)?;
@@ -366,34 +349,6 @@ impl TextEncoders {
         let encoded = EncodedText { states, pooled: pooled.swap_remove(0), dropped };
         self.cache().keep(key, encoded.clone(), bytes);
         Ok(encoded)
-    }
-
-    /// What of `text` takes room in a chunk.
-    fn units(&self, encoder: usize, field: &'static str, text: &str, weighting: bool) -> Result<Vec<Unit>> {
-        let pieces = match weighting {
-            true => prompt::parse(text).map_err(|error| refusal(field, error))?,
-            false => vec![Piece::Text { text: text.to_owned(), weight: 1.0 }],
-        };
-        let mut units = Vec::new();
-        for piece in pieces {
-            let Piece::Text { text, weight } = piece else {
-                units.push(Unit::Break);
-                continue;
-            };
-            let weight = weight as f32;
-            for part in self.embeddings.split(&text) {
-                match part {
-                    Part::Text(text) => {
-                        let ids = self.encoders[encoder].tokens.ids(text)?;
-                        units.extend(ids.into_iter().map(|id| Unit::Token(id, weight)));
-                    }
-                    Part::Embedding(which) => {
-                        units.push(Unit::Embedding(which, self.embeddings.count(which), weight));
-                    }
-                }
-            }
-        }
-        Ok(units)
     }
 
     /// The weighted states and the pooled state of one chunk.
@@ -443,11 +398,6 @@ fn weighted(states: &Tensor, weights: &[f32]) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(states.dtype())?.to_device(states.device())?)
 }
 
-fn refusal(field: &'static str, error: WeightError) -> Error {
-    let WeightError { weight, text, limit } = error;
-    Error::InvalidRequest { field, value: format!("weighted {weight} at `{text}`"), limit }
-}
-
 impl TextChange {
     pub(super) fn load(self, opened: &Opened<'_>) -> Result<TextEncoders> {
         let load = |(folder, tokens, config, layers)| {
@@ -470,17 +420,10 @@ fn from_end(output: &ClipOutput, distance: usize) -> &Tensor {
 }
 
 impl TextEncoder {
-    fn load(opened: &Opened<'_>, folder: &'static str, tokenizer: &str) -> Result<Self> {
+    fn load(opened: &Opened<'_>, folder: &'static str) -> Result<Self> {
         let file = format!("{folder}/config.json");
-        let config: ClipTextConfig = opened.json(&file)?;
-        config.check(&opened.describe(&file))?;
-        let length = config.max_position_embeddings;
-        let tokens = match opened.source {
-            ModelSource::Files(files) => {
-                Tokens::Clip(Box::new(ClipTokenizer::load(files, tokenizer, length)?))
-            }
-            ModelSource::Random(_) => Tokens::Bytes { length, vocabulary: config.vocab_size as u32 },
-        };
+        let config = config(opened, folder)?;
+        let tokens = Tokens::load(opened, folder, &config)?;
         let model =
             ClipTextModel::load(&opened.weights(folder, TEXT_STEM)?, config, &opened.describe(&file))?;
         Ok(Self { folder, tokens: Arc::new(tokens), model })
@@ -488,44 +431,5 @@ impl TextEncoder {
 
     fn width(&self) -> usize {
         self.model.config().hidden_size
-    }
-}
-
-impl Tokens {
-    /// The ids of a text alone.
-    fn ids(&self, text: &str) -> Result<Vec<u32>> {
-        match self {
-            Self::Clip(tokenizer) => Ok(tokenizer.tokenize(text)?),
-            Self::Bytes { .. } => Ok(text.bytes().map(u32::from).collect()),
-        }
-    }
-
-    /// How many tokens of a text one chunk holds.
-    fn room(&self) -> usize {
-        match self {
-            Self::Clip(tokenizer) => tokenizer.room(),
-            Self::Bytes { length, .. } => length.saturating_sub(2),
-        }
-    }
-
-    /// A chunk as the encoder reads it: start, `ids`, end, padding.
-    fn frame(&self, ids: Vec<u32>) -> Vec<u32> {
-        match self {
-            Self::Clip(tokenizer) => tokenizer.frame(ids),
-            Self::Bytes { length, vocabulary } => {
-                let mut framed = vec![vocabulary - 2];
-                framed.extend(ids.into_iter().take(self.room()));
-                framed.resize(*length, vocabulary - 1);
-                framed
-            }
-        }
-    }
-
-    /// The token behind which a chunk may end early.
-    fn comma(&self) -> Option<u32> {
-        match self {
-            Self::Clip(tokenizer) => tokenizer.comma(),
-            Self::Bytes { .. } => Some(u32::from(b',')),
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Prompts of any length: tokens laid into chunks that the text encoder reads one by one.
+//! Long prompts: tokens laid into chunks that the text encoder reads one by one.
 
 /// How many tokens a comma may stand before the end of a chunk for what follows it to move to the next chunk.
 const COMMA_REACH: usize = 20;

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::args::{FetchArgs, SavingArgs};
 use super::client::Client;
 use super::job_path;
-use crate::exit::{Failure, Kind, say};
+use crate::exit::{Failure, say};
 use crate::output::OutputFiles;
+use crate::story::CANCELLED;
 
 /// A picture to save.
 pub(crate) struct Saved<'a> {
@@ -24,9 +25,7 @@ pub(crate) fn run(client: &Client, args: &FetchArgs) -> Result<(), Failure> {
     let reason = view.error.map_or_else(String::new, |error| format!(": {}", error.message));
     match view.state {
         JobState::Completed => {}
-        JobState::Cancelled => {
-            return Err(Failure { kind: Kind::Interrupted, message: "the job was cancelled".into() });
-        }
+        JobState::Cancelled => return Err(Failure::failed(CANCELLED)),
         JobState::Failed => return Err(Failure::failed(format!("the job failed{reason}"))),
         JobState::Queued | JobState::Running => return Err(Failure::failed("the job is not over yet")),
     }
