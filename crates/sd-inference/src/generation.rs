@@ -406,7 +406,12 @@ impl Generation {
 
     /// One image, decoded by itself: the decoder's memory is that of one image however many there are.
     fn picture(&self, index: usize) -> Result<RgbImage> {
-        Ok(self.whole(self.drawn(&self.latents.narrow(0, index, 1)?)?))
+        let latents = self.latents.narrow(0, index, 1)?;
+        // Nothing that is finite is lost to a zero, and what is not stays.
+        if (&latents * 0.0)?.sum_all()?.to_scalar::<f32>()? != 0.0 {
+            return Err(Error::NotFinite { stage: "the denoising".into() });
+        }
+        Ok(self.whole(self.drawn(&latents)?))
     }
 
     /// The picture that the VAE makes of one image's latents.

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use sd_inference::{
-    DType, Error, GenerationRequest, LoadOptions, MemoryLimit, ModelSource, Pipeline, RandomModel, VaeTiling,
+    DType, Device, Error, GenerationRequest, LoadOptions, MemoryLimit, ModelSource, Pipeline, RandomModel, VaeTiling,
 };
 use serde_json::{Value, json};
 
@@ -53,6 +53,30 @@ fn a_configuration_that_makes_no_model_is_refused_by_file_and_field() {
         let message = error.to_string();
         assert!(message.contains(file) && message.contains(&format!("`{field}`")), "{message}");
         fs::write(&path, original).unwrap();
+    }
+}
+
+/// Weights that hold no number end a run with the part that they spoil.
+#[test]
+fn values_that_are_not_finite_are_told_with_their_stage() {
+    for (file, tensor, stage) in [
+        ("unet/diffusion_pytorch_model.safetensors", "conv_in.bias", "the denoising"),
+        ("vae/diffusion_pytorch_model.safetensors", "decoder.conv_in.bias", "the VAE"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        copy(Path::new(MODEL), folder.path());
+        let path = folder.path().join(file);
+        let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+        let spoilt = (tensors[tensor].ones_like().unwrap() * f64::NAN).unwrap();
+        tensors.insert(tensor.into(), spoilt);
+        candle_core::safetensors::save(&tensors, &path).unwrap();
+        let source = ModelSource::folder(folder.path()).unwrap();
+        let pipeline = Pipeline::load(&source, &LoadOptions::default()).unwrap();
+        let request = GenerationRequest { steps: Some(2), ..GenerationRequest::new("a circle") };
+        let mut generation = pipeline.begin(&request).unwrap();
+        while generation.step().unwrap().is_some() {}
+        let Err(error) = generation.finish() else { panic!("{file}: a picture of nothing") };
+        assert!(matches!(&error, Error::NotFinite { stage: found } if found == stage), "{file}: {error}");
     }
 }
 
