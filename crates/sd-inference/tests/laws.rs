@@ -5,9 +5,9 @@
 
 mod support;
 
-use image::{GrayImage, Luma, Rgb, RgbImage};
+use image::{GrayImage, Luma, Rgb, RgbImage, imageops};
 use sd_inference::schedulers::Sampler;
-use sd_inference::{GenerationRequest, Hires, InitImage, InitMask, Pipeline, Seamless, Upscaler};
+use sd_inference::{Extend, GenerationRequest, Hires, InitImage, InitMask, Pipeline, Seamless, Upscaler};
 
 use support::{
     FAMILIES, each_is_the_image_of_its_own_seed, images, inpainting_model, largest_difference, pipeline,
@@ -21,16 +21,28 @@ enum Mode {
     Text,
     Seamless,
     Hires,
+    HiresOfPixels,
     Image,
     Inpaint,
+    InpaintPart,
+    Outpaint,
 }
 
-const MODES: [Mode; 5] = [Mode::Text, Mode::Seamless, Mode::Hires, Mode::Image, Mode::Inpaint];
+const MODES: [Mode; 8] = [
+    Mode::Text,
+    Mode::Seamless,
+    Mode::Hires,
+    Mode::HiresOfPixels,
+    Mode::Image,
+    Mode::Inpaint,
+    Mode::InpaintPart,
+    Mode::Outpaint,
+];
 
 fn request(mode: Mode, sampler: Sampler) -> GenerationRequest {
     let image = RgbImage::from_fn(SIDE, SIDE, |x, y| Rgb([x as u8 * 5, y as u8 * 5, 90]));
     let mask = GrayImage::from_fn(SIDE, SIDE, |x, _| Luma([if x < SIDE / 2 { 255 } else { 0 }]));
-    let init = |mask| Some(InitImage { image, strength: 0.8, mask });
+    let init = |mask| Some(InitImage { image: image.clone(), strength: 0.8, mask });
     let base = GenerationRequest {
         sampler: Some(sampler),
         width: Some(SIDE as usize),
@@ -42,13 +54,25 @@ fn request(mode: Mode, sampler: Sampler) -> GenerationRequest {
     match mode {
         Mode::Text => base,
         Mode::Seamless => GenerationRequest { seamless: Seamless { x: true, y: true }, ..base },
-        Mode::Hires => {
-            let hires = Hires { scale: 1.5, upscaler: Upscaler::Latent, strength: 0.7, steps: None };
+        Mode::Hires | Mode::HiresOfPixels => {
+            let upscaler = if mode == Mode::Hires { Upscaler::Latent } else { Upscaler::Lanczos };
+            let hires = Hires { scale: 1.5, upscaler, strength: 0.7, steps: None };
             GenerationRequest { hires: Some(hires), ..base }
         }
         Mode::Image => GenerationRequest { init: init(None), ..base },
         Mode::Inpaint => {
             GenerationRequest { init: init(Some(InitMask { mask, ..InitMask::default() })), ..base }
+        }
+        Mode::InpaintPart => {
+            let mask = InitMask { mask, blur: 1, padding: Some(4) };
+            GenerationRequest { init: init(Some(mask)), ..base }
+        }
+        Mode::Outpaint => {
+            let extend = Extend { right: 16, overlap: 8, ..Extend::default() };
+            let small = imageops::crop_imm(&image, 0, 0, SIDE - 16, SIDE).to_image();
+            let (image, mask) = extend.canvas(&small, None).unwrap();
+            let mask = Some(InitMask { mask, ..InitMask::default() });
+            GenerationRequest { init: Some(InitImage { image, strength: 0.8, mask }), ..base }
         }
     }
 }
@@ -115,5 +139,5 @@ fn every_mode_and_sampler_of_sdxl() {
 #[test]
 fn every_sampler_of_a_model_made_for_inpainting() {
     let (_folder, pipeline) = inpainting_model("StableDiffusionInpaintPipeline");
-    check("sd15 for inpainting", &pipeline, &[Mode::Inpaint]);
+    check("sd15 for inpainting", &pipeline, &[Mode::Inpaint, Mode::InpaintPart, Mode::Outpaint]);
 }
