@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use sd_inference::{
-    DType, Device, Error, GenerationRequest, LoadOptions, MemoryLimit, ModelSource, Pipeline, RandomModel, VaeTiling,
+    DType, Device, Error, GenerationRequest, LoadOptions, MemoryLimit, ModelSource, Pipeline, RandomModel,
+    VaeTiling,
 };
 use serde_json::{Value, json};
 
