@@ -171,7 +171,7 @@ impl<L: ModelLoader> EngineLoop<L> {
         self.receiver.load.warmed_up(&id, begun.elapsed());
         let (work, time) = step?;
         tracing::debug!(model = model.id, ms = millis(time), "warm-up step");
-        self.receiver.load.stepped(&work, work.units, time);
+        self.receiver.load.stepped_cold(&work, work.units, time);
         Ok(())
     }
 

@@ -39,6 +39,8 @@ struct State {
 struct Speed {
     /// Seconds of a unit of work, from steps.
     unit: Option<f64>,
+    /// Whether that is of a warm-up, which is slow: memory is new and caches are cold.
+    is_cold: bool,
     /// Seconds of a job beside its steps: prompts, decoding, files.
     rest: Option<f64>,
 }
@@ -125,7 +127,19 @@ impl Load {
         if units > 0.0 {
             let mut state = self.state();
             let speed = state.speeds.entry(pace(work)).or_default();
-            speed.unit = moved(speed.unit, time.as_secs_f64() / units);
+            let before = speed.unit.filter(|_| !speed.is_cold);
+            speed.unit = moved(before, time.as_secs_f64() / units);
+            speed.is_cold = false;
+        }
+    }
+
+    /// The step of a warm-up took so long: the best guess until there is a step of a job, the first of which takes its place.
+    pub(crate) fn stepped_cold(&self, work: &Work, units: f64, time: Duration) {
+        let mut state = self.state();
+        let speed = state.speeds.entry(pace(work)).or_default();
+        if units > 0.0 && speed.unit.is_none() {
+            speed.unit = Some(time.as_secs_f64() / units);
+            speed.is_cold = true;
         }
     }
 
@@ -271,7 +285,7 @@ impl State {
         }
         let others = self.speeds.iter().filter(|((_, kind), _)| *kind == pace.1).map(|(_, speed)| speed);
         let unit = mean(others.clone().filter_map(|speed| speed.unit));
-        Speed { unit, rest: mean(others.filter_map(|speed| speed.rest)) }
+        Speed { unit, is_cold: false, rest: mean(others.filter_map(|speed| speed.rest)) }
     }
 }
 
@@ -313,6 +327,20 @@ mod tests {
         load.leave(&work("a", 20.0));
         load.running(vec![work("a", 5.0)]);
         assert_eq!(load.refuse().as_secs(), 7 + 12);
+    }
+
+    #[test]
+    fn the_first_step_of_a_job_counts_more_than_a_warm_up() {
+        let load = Load::default();
+        load.holds(vec!["a".into()]);
+        load.running(vec![work("a", 30.0)]);
+        load.stepped_cold(&work("a", 0.0), 1.0, Duration::from_secs(10));
+        assert_eq!(told(&load, 1), [300]);
+        load.stepped(&work("a", 0.0), 10.0, Duration::from_secs(10));
+        assert_eq!(told(&load, 1), [30]);
+        // One of a model that is loaded again tells nothing new.
+        load.stepped_cold(&work("a", 0.0), 1.0, Duration::from_secs(10));
+        assert_eq!(told(&load, 1), [30]);
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub enum SubmitError {
     #[error("{}", told(.0))]
     Unsupported(Vec<FieldError>),
     /// Too many jobs wait.
-    #[error("{capacity} jobs wait already; try again in {} s", .retry_after.as_secs())]
+    #[error("{capacity} jobs wait already; try again in {} s", .retry_after.as_secs_f64().ceil().max(1.0))]
     QueueFull {
         /// How many may wait.
         capacity: usize,
