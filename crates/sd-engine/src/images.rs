@@ -104,9 +104,8 @@ fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
             if let Ok(header) = ::png::Decoder::new(Cursor::new(&bytes)).read_header_info() {
                 within_bounds(header.size())?;
             }
-            // Beside the pixels it keeps EXIF, which it reads into room that may be twice as large.
             let mut limits = Limits::no_limits();
-            limits.max_alloc = Some(3 * bytes.len() as u64);
+            limits.max_alloc = Some(png::limit(&bytes));
             pixels(PngDecoder::with_limits(Cursor::new(&bytes), limits))
         }
         Ok(ImageFormat::Jpeg) => {

@@ -80,6 +80,16 @@ fn jpeg_with_profiles() -> Vec<u8> {
     [&whole[..2], &profiles, &exif, &whole[2..]].concat()
 }
 
+/// A white picture in fewer bytes than one of its rows has.
+fn flat_png() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(Cursor::new(&mut bytes), 4096, 16);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header().unwrap().write_image_data(&[255; 4096 * 16 * 3]).unwrap();
+    assert!(bytes.len() < 4096 * 3);
+    bytes
+}
+
 /// One test alone in this file: the allocator counts for the whole process. It counts all that is ever allocated, which is
 /// more than what is held at one time.
 #[test]
@@ -98,6 +108,7 @@ fn a_file_takes_no_more_than_its_length_and_its_pixels_say() {
     .concat();
     let exif_of_nothing = [&exif_of_nothing[..], &vec![0; 8 << 20]].concat();
     let cases = [
+        ("PNG, flat", flat_png()),
         ("PNG, iCCP", png_with(&profile)),
         ("PNG, two iCCP", png_with(&[&profile[..], &profile].concat())),
         ("PNG, zTXt", png_with(&text)),

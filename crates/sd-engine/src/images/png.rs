@@ -8,6 +8,9 @@ const SIGNATURE: usize = 8;
 /// Length, kind and checksum of a chunk.
 const AROUND_DATA: usize = 12;
 
+/// The most bytes that one row of a picture has: 131,072 pixels of 16 bits with alpha.
+const ROW: u64 = 1 << 20;
+
 /// What a chunk is.
 pub(crate) type Kind = [u8; 4];
 
@@ -44,6 +47,12 @@ pub(crate) fn with_only(bytes: &[u8], mut keeps: impl FnMut(&Kind, &[u8]) -> boo
     }
     kept.extend_from_slice(&bytes[seen..]);
     kept
+}
+
+/// What the decoder may keep beside the pixels of such a file: a chunk, which is read into room that may be twice as large, what
+/// it says, and a row.
+pub(crate) fn limit(bytes: &[u8]) -> u64 {
+    3 * bytes.len() as u64 + ROW
 }
 
 /// Whether a chunk says what the pixels are, or which side of them is up. None of these is compressed but the pixels.

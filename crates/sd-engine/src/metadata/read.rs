@@ -51,8 +51,7 @@ pub fn read_texts(bytes: &[u8]) -> Result<FileTexts, String> {
 
 fn png_texts(bytes: &[u8]) -> Result<FileTexts, png::DecodingError> {
     let bytes = with_our_texts(bytes);
-    // A chunk is read into room that may be twice as large, and a text is kept beside it.
-    let limits = png::Limits { bytes: 3 * bytes.len() };
+    let limits = png::Limits { bytes: images::png::limit(&bytes) as usize };
     let mut reader = png::Decoder::new_with_limits(Cursor::new(&bytes), limits).read_info()?;
     let mut texts = chunks(reader.info());
     if texts.is_empty() {
