@@ -254,7 +254,7 @@ fn prompts_are_read_before_a_model_is_loaded_as_by_the_model() {
                 GenerationRequest { prompt: long.clone(), ..base.clone() },
                 GenerationRequest { negative_prompt: Some(long.clone()), ..base.clone() },
                 GenerationRequest { prompt: long.clone(), prompt_weighting: false, ..base.clone() },
-                GenerationRequest { prompt: format!("{{a|{long}}}"), num_images: 3, ..base },
+                GenerationRequest { prompt: format!("{{a|{long}}}"), num_images: 8, ..base },
             ] {
                 let expected: Vec<String> =
                     pipeline.begin(&request).err().iter().map(ToString::to_string).collect();

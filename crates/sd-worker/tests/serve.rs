@@ -248,7 +248,8 @@ fn the_threads_that_compute_are_those_asked_for() {
         .filter(|name| name != "sd-worker" && name != "http")
         .collect();
     names.sort();
-    assert_eq!(names, ["compute-0", "compute-1", "compute-2", "sd-engine", "sd-preview-nets", "sd-previews"]);
+    let engine = ["sd-deadlines", "sd-engine", "sd-preview-nets", "sd-previews"];
+    assert_eq!(names, [&["compute-0", "compute-1", "compute-2"][..], &engine].concat());
 }
 
 /// What is logged while a job runs names the job, so that lines of jobs that run together can be told apart.
