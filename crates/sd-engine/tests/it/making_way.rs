@@ -26,6 +26,18 @@ async fn end_in_a_full_store(worker: &Worker, store: &Store) -> JobId {
     running
 }
 
+/// Whoever follows a job is told of its end before the engine has found no room for it.
+async fn forgotten(worker: &Worker, id: &JobId) {
+    for _ in 0..200 {
+        worker.router.tidy();
+        if worker.router.job(id).is_none() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{id} is still kept");
+}
+
 #[tokio::test]
 async fn the_oldest_makes_way_for_the_one_that_ends() {
     let dir = tempfile::tempdir().unwrap();
@@ -35,8 +47,7 @@ async fn the_oldest_makes_way_for_the_one_that_ends() {
     let first = worker.accept(large("first", 4));
     worker.story(&first).await;
     end_in_a_full_store(&worker, &store).await;
-    worker.router.tidy();
-    assert_eq!(worker.router.job(&first), None);
+    forgotten(&worker, &first).await;
     // The second is written down: nothing else would let a new job in.
     let third = worker.submit("third");
     assert_eq!(worker.story(&third).await.end, Terminator::Done);
@@ -50,7 +61,6 @@ async fn an_end_without_room_is_forgotten_when_it_is_too_old_to_be_kept() {
     let worker = Worker::over(store.clone(), TestGenerator::new(), 8, retention).await;
     let id = end_in_a_full_store(&worker, &store).await;
     tokio::time::sleep(Duration::from_millis(60)).await;
-    worker.router.tidy();
-    assert_eq!(worker.router.job(&id), None);
+    forgotten(&worker, &id).await;
     worker.submit("new");
 }
