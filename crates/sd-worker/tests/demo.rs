@@ -13,7 +13,9 @@ mod demo_checker;
 use demo_checker::{References, verdict};
 
 const LEAST_COLOUR_AND_GROUND: f64 = 0.97;
-const LEAST_SHAPE: f64 = 0.90;
+const LEAST_SHAPE: f64 = 0.95;
+/// Rounding may cost a picture or two.
+const LEAST_SHAPE_IN_BF16: f64 = 0.93;
 const LEAST_POSITION: f64 = 0.97;
 
 #[test]
@@ -65,6 +67,7 @@ fn check(dtype: DType) {
         share(colour_and_ground) >= LEAST_COLOUR_AND_GROUND,
         "colour and ground: {colour_and_ground} of {total}"
     );
-    assert!(share(shapes) >= LEAST_SHAPE, "shape: {shapes} of {total}");
+    let least_shape = if dtype == DType::F32 { LEAST_SHAPE } else { LEAST_SHAPE_IN_BF16 };
+    assert!(share(shapes) >= least_shape, "shape: {shapes} of {total}");
     assert!(placed >= LEAST_POSITION, "position: {placed} of {}", positions.len());
 }
