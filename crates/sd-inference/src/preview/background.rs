@@ -71,9 +71,12 @@ impl Background {
         self.share
     }
 
-    /// Counts from now on: a preview begins, or goes on after a break that had other reasons.
+    /// Counts from now on: a preview begins, or goes on after a break that had other reasons. What it still has to rest for
+    /// the last one is not forgotten: nobody calls [`rest`](Self::rest) after the last convolution, which is the largest.
     pub fn begin(&mut self) {
-        self.begun = (Instant::now(), processor_time());
+        if self.due().is_zero() {
+            self.begun = (Instant::now(), processor_time());
+        }
     }
 
     /// The processor time that the thread has used since it began.
@@ -162,10 +165,15 @@ mod tests {
             while background.used() < Duration::from_millis(5) {
                 std::hint::black_box(0);
             }
+            // The next one begins with what this one still owes.
+            background.begin();
+            assert!(background.used() >= Duration::from_millis(5));
             // However long the work took: at its end twice its processor time has passed.
             background.rest();
             assert!(background.begun.0.elapsed() >= Duration::from_millis(9));
             assert_eq!(background.due(), Duration::ZERO);
+            background.begin();
+            assert!(background.used() < Duration::from_millis(5), "rested, and counted again");
         });
         thread.join().unwrap();
     }
