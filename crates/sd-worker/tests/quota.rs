@@ -5,33 +5,19 @@
 
 #[path = "support/logged.rs"]
 mod logged;
+#[path = "support/preload.rs"]
+mod preload;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use logged::{Answer, Service};
 use serde_json::json;
-
-/// What stands between the worker and the C library. Compiled by the compiler that SQLite is compiled by.
-fn shim(folder: &Path) -> PathBuf {
-    let (source, library) =
-        (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/quota.c"), folder.join("quota.so"));
-    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
-    let compiled = Command::new(&compiler)
-        .args(["-shared", "-fPIC", "-o"])
-        .arg(&library)
-        .args([source, "-ldl"])
-        .status()
-        .unwrap_or_else(|error| panic!("{compiler}: {error}"));
-    assert!(compiled.success());
-    library
-}
 
 #[test]
 fn a_used_up_quota_is_a_full_disk() {
     let folder = tempfile::tempdir().unwrap();
     let (library, mark, data) =
-        (shim(folder.path()), folder.path().join("used-up"), folder.path().join("data"));
+        (preload::library("quota", folder.path()), folder.path().join("used-up"), folder.path().join("data"));
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let (library, mark_text, data) = (text(&library), text(&mark), text(&data));
     let variables = [("LD_PRELOAD", &*library), ("QUOTA_FOLDER", &*data), ("QUOTA_USED_UP", &*mark_text)];

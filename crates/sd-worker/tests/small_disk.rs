@@ -6,9 +6,10 @@
 
 #[path = "support/logged.rs"]
 mod logged;
+#[path = "support/preload.rs"]
+mod preload;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use logged::{Answer, Service};
 use serde_json::{Value, json};
@@ -25,17 +26,7 @@ struct Disk {
 impl Disk {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_disk.c");
-        let library = folder.path().join("small_disk.so");
-        // The compiler that SQLite is compiled by.
-        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
-        let compiled = Command::new(&compiler)
-            .args(["-shared", "-fPIC", "-o"])
-            .arg(&library)
-            .args([source, "-ldl"])
-            .status()
-            .unwrap_or_else(|error| panic!("{compiler}: {error}"));
-        assert!(compiled.success());
+        let library = preload::library("small_disk", folder.path());
         Self { folder, library }
     }
 
