@@ -19,6 +19,32 @@ pub(crate) fn flag(uri: &Uri, name: &str) -> Result<bool, ApiError> {
     }
 }
 
+/// The values of all the parameters that an address has, each on or off. One that it does not have, or that stands there
+/// twice, is refused.
+pub(crate) fn flags<const N: usize>(uri: &Uri, names: [&str; N]) -> Result<[bool; N], ApiError> {
+    let known = || names.join(", ");
+    let mut seen = Vec::new();
+    let mut faults = Vec::new();
+    for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        let name = shown(&name);
+        if !names.contains(&&*name) {
+            let message = format!("is no parameter of this address; known: {}", known());
+            faults.push(FieldError::new(&*name, message).with_value(&*value).with_limit(known()));
+        } else if seen.contains(&name) {
+            faults.push(FieldError::new(&*name, "is given more than once").with_value(&*value));
+        }
+        seen.push(name);
+    }
+    if !faults.is_empty() {
+        return Err(ApiError::invalid(faults));
+    }
+    let mut values = [false; N];
+    for (value, name) in values.iter_mut().zip(names) {
+        *value = flag(uri, name)?;
+    }
+    Ok(values)
+}
+
 fn shown(text: &str) -> String {
     text.chars().take(40).collect()
 }
@@ -37,5 +63,17 @@ mod tests {
             assert!(!wait(off).unwrap(), "{off}");
         }
         assert!(wait("?wait=later").is_err());
+    }
+
+    #[test]
+    fn a_parameter_that_an_address_does_not_have_is_refused() {
+        let both = |query: &str| flags(&format!("/v1/jobs{query}").parse().unwrap(), ["wait", "images"]);
+        assert_eq!(both("?images=1&wait").unwrap(), [true, true]);
+        assert_eq!(both("").unwrap(), [false, false]);
+        for refused in
+            ["?wiat=true", "?wait=true&a=b", "?wait=true&wait=false", "?wait=true&Images", "?wait=2"]
+        {
+            assert!(both(refused).is_err(), "{refused}");
+        }
     }
 }

@@ -32,7 +32,7 @@ where
 {
     let kind = body::kind(request.headers())?;
     let key = idempotency::key(request.headers())?;
-    let (waits, with_images) = (query::flag(request.uri(), "wait")?, query::flag(request.uri(), "images")?);
+    let [waits, with_images] = query::flags(request.uri(), ["wait", "images"])?;
     let waiting = waits.then(|| Waiting { wanted: Wanted::of(request.headers()), with_images });
     let wanted = waiting.as_ref().map_or(Wanted::Job, |waiting| waiting.wanted.clone());
     let upload = api.intake().read(request.into_body()).await?;

@@ -87,6 +87,8 @@ async fn what_is_wrong_is_told_before_a_job_exists() {
     // Also where nobody waits.
     let refused = wait(&worker, "?images=maybe", "*/*", &png).await;
     assert_eq!((refused.status.as_u16(), refused.fields()), (400, vec!["images".to_owned()]));
+    let refused = wait(&worker, "?wiat=true", "*/*", &png).await;
+    assert_eq!((refused.status.as_u16(), refused.fields()), (400, vec!["wiat".to_owned()]));
     let refused = wait(&worker, "?wait=true", "image/png", &json!({"operation": "image_generation"})).await;
     assert_eq!((refused.status.as_u16(), refused.fields()), (400, vec!["prompt".to_owned()]));
     assert_eq!(worker.get("/v1/jobs").await.json()["jobs"], json!([]));
