@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         Err(failure) => return ended(Err(failure)),
     };
     let log = logging::start(cli.log_format, cli.log.as_deref(), service, spans);
+    config::environment::warn();
     traces.announce();
     if let Some(warning) = sd_inference::cpu_kernels_warning() {
         tracing::warn!("{warning}");

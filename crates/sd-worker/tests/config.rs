@@ -198,3 +198,17 @@ fn traces_are_refused_where_they_are_not_built_in() {
         );
     }
 }
+
+#[test]
+fn a_misspelt_variable_is_told_and_the_rest_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let variables = [("SD_WORKER_QUEUE_CAPACTIY", "5"), ("SD_WORKER_DRAIN_TIMEOUT", "7")];
+    let output = config(folder.path(), &["--json"], &variables);
+    let warned = text(&output.stderr);
+    assert!(
+        warned.contains("SD_WORKER_QUEUE_CAPACTIY") && warned.contains("SD_WORKER_QUEUE_CAPACITY?"),
+        "{warned}"
+    );
+    assert!(!warned.contains("DRAIN_TIMEOUT"), "{warned}");
+    assert_eq!(report(&output, "drain-timeout").0, 7);
+}

@@ -4,6 +4,7 @@
 //! it is read as if it stood on the command line, so that one parser checks all three layers and how they fit together. Beside
 //! them the file may have tables of models ([`tables`]).
 
+pub(crate) mod environment;
 mod file;
 mod print;
 mod reference;
