@@ -3,14 +3,20 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "../../sd-models/tests/support/controlnet.rs"]
+mod nets;
 mod support;
 
 use image::{GrayImage, Luma, Rgb, RgbImage, imageops};
 use sd_inference::schedulers::Sampler;
-use sd_inference::{Extend, GenerationRequest, Hires, InitImage, InitMask, Pipeline, Seamless, Upscaler};
+use sd_inference::{
+    Control, Extend, GenerationRequest, Hires, InitImage, InitMask, LoadOptions, ModelSource, Pipeline,
+    Refiner, Seamless, Upscaler,
+};
 
 use support::{
-    FAMILIES, each_is_the_image_of_its_own_seed, images, inpainting_model, largest_difference, pipeline,
+    FAMILIES, each_is_the_image_of_its_own_seed, fixtures, images, inpainting_model, largest_difference,
+    pipeline,
 };
 
 const SIDE: u32 = 48;
@@ -78,9 +84,19 @@ fn request(mode: Mode, sampler: Sampler) -> GenerationRequest {
 }
 
 fn check(family: &str, pipeline: &Pipeline, modes: &[Mode]) {
+    check_with(family, pipeline, modes, |request| request);
+}
+
+/// The laws for requests to which `more` adds something.
+fn check_with(
+    family: &str,
+    pipeline: &Pipeline,
+    modes: &[Mode],
+    more: impl Fn(GenerationRequest) -> GenerationRequest,
+) {
     for mode in modes {
         for sampler in Sampler::ALL {
-            let request = request(*mode, *sampler);
+            let request = more(request(*mode, *sampler));
             let name = format!("{family}, {mode:?}, {sampler}");
             let draw = |request: &GenerationRequest| images(pipeline, request).remove(0);
             let picture = draw(&request);
@@ -140,4 +156,34 @@ fn every_mode_and_sampler_of_sdxl() {
 fn every_sampler_of_a_model_made_for_inpainting() {
     let (_folder, pipeline) = inpainting_model("StableDiffusionInpaintPipeline");
     check("sd15 for inpainting", &pipeline, &[Mode::Inpaint, Mode::InpaintPart, Mode::Outpaint]);
+}
+
+/// What a ControlNet and a refiner are asked for: not the second passes, which a refiner refuses.
+const STARTS: [Mode; 3] = [Mode::Text, Mode::Image, Mode::Inpaint];
+
+#[test]
+fn every_sampler_with_a_controlnet() {
+    let stripes = RgbImage::from_fn(SIDE, SIDE, |x, _| Rgb([if x / 8 % 2 == 0 { 255 } else { 0 }; 3]));
+    for family in FAMILIES {
+        let pipeline = pipeline(family, "model");
+        let folder = tempfile::tempdir().unwrap();
+        nets::folder(&fixtures(family), "net", folder.path());
+        let net = pipeline.load_controlnet(folder.path()).unwrap();
+        check_with(family, &pipeline, &STARTS, |request| {
+            let image = stripes.clone();
+            let control = Control { net: net.clone(), image, conditioning_scale: 0.9, start: 0.0, end: 0.8 };
+            GenerationRequest { controls: vec![control], ..request }
+        });
+    }
+}
+
+#[test]
+fn every_sampler_with_a_refiner() {
+    let source = |family| ModelSource::folder(fixtures(family).join("model")).unwrap();
+    let options = LoadOptions { refiner: Some(source("refiner")), ..LoadOptions::default() };
+    let pipeline = Pipeline::load(&source("sdxl"), &options).unwrap();
+    check_with("sdxl with its refiner", &pipeline, &STARTS, |request| GenerationRequest {
+        refiner: Some(Refiner { start: 0.6 }),
+        ..request
+    });
 }
