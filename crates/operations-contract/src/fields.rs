@@ -235,7 +235,7 @@ impl<'a> Fields<'a> {
     pub(crate) fn refuse_rest(self, owner: &str) {
         for (name, value) in self.map {
             if !self.taken.iter().any(|taken| taken == name) {
-                let shown: String = name.chars().take(80).collect();
+                let shown = if name.is_empty() { "\"\"".to_owned() } else { name.chars().take(80).collect() };
                 let known = self.taken.join(", ");
                 let message = format!("is no field of {owner}; known: {known}");
                 let fault = FieldError::new(format!("{}{shown}", self.prefix), message);

@@ -29,7 +29,8 @@ pub(crate) fn flags<const N: usize>(uri: &Uri, names: [&str; N]) -> Result<[bool
         let name = shown(&name);
         if !names.contains(&&*name) {
             let message = format!("is no parameter of this address; known: {}", known());
-            faults.push(FieldError::new(&*name, message).with_value(&*value).with_limit(known()));
+            let field = if name.is_empty() { "\"\"" } else { &*name };
+            faults.push(FieldError::new(field, message).with_value(&*value).with_limit(known()));
         } else if seen.contains(&name) {
             faults.push(FieldError::new(&*name, "is given more than once").with_value(&*value));
         }
