@@ -50,6 +50,10 @@ pub struct Background {
     share: f64,
     /// When it began, and the processor time that the thread had used by then.
     begun: (Instant, Duration),
+    /// How long it had to rest then.
+    owed: Duration,
+    /// How long it has to rest after the break that it is in.
+    paused: Option<Duration>,
 }
 
 impl Background {
@@ -63,7 +67,8 @@ impl Background {
         let _ = set_current_thread_priority(ThreadPriority::Min);
         // The only error is that the thread is in a pool already.
         let _ = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
-        Self { share: share(threads, available_threads()), begun: (Instant::now(), processor_time()) }
+        let share = share(threads, available_threads());
+        Self { share, begun: (Instant::now(), processor_time()), owed: Duration::ZERO, paused: None }
     }
 
     /// The cores that it takes at most, in the mean.
@@ -71,11 +76,22 @@ impl Background {
         self.share
     }
 
-    /// Counts from now on: a preview begins, or goes on after a break that had other reasons. What it still has to rest for
-    /// the last one is not forgotten: nobody calls [`rest`](Self::rest) after the last convolution, which is the largest.
+    /// Counts from now on: a preview begins. What it still has to rest for the last one is not forgotten: nobody calls
+    /// [`rest`](Self::rest) after the last convolution, which is the largest.
     pub fn begin(&mut self) {
-        if self.due().is_zero() {
-            self.begun = (Instant::now(), processor_time());
+        let now = Instant::now();
+        self.owed = match self.paused.take() {
+            Some(owed) => owed,
+            None => self.owes(now),
+        };
+        self.begun = (now, processor_time());
+    }
+
+    /// The time from now to the next [`begin`](Self::begin) counts neither as work nor as rest: there are no steps beside which
+    /// it could rest.
+    pub fn pause(&mut self) {
+        if self.paused.is_none() {
+            self.paused = Some(self.owes(Instant::now()));
         }
     }
 
@@ -86,8 +102,13 @@ impl Background {
 
     /// How long it must rest now to keep to its share.
     pub fn due(&self) -> Duration {
-        let rest = self.used().div_f64(self.share).saturating_sub(self.begun.0.elapsed());
+        let rest = self.owes(Instant::now());
         if rest < SHORTEST_REST { Duration::ZERO } else { rest }
+    }
+
+    fn owes(&self, now: Instant) -> Duration {
+        (self.owed + self.used().div_f64(self.share))
+            .saturating_sub(now.saturating_duration_since(self.begun.0))
     }
 
     /// Rests so long.
@@ -162,18 +183,22 @@ mod tests {
             background.share = 0.5;
             background.begin();
             assert_eq!(background.due(), Duration::ZERO);
-            while background.used() < Duration::from_millis(5) {
+            let start = Instant::now();
+            while background.used() < Duration::from_millis(50) {
                 std::hint::black_box(0);
             }
-            // The next one begins with what this one still owes.
+            // The next one begins with what this one still owes; a break counts neither as work nor as rest.
+            background.pause();
+            let owed = background.paused.unwrap();
+            std::thread::sleep(Duration::from_millis(20));
             background.begin();
-            assert!(background.used() >= Duration::from_millis(5));
-            // However long the work took: at its end twice its processor time has passed.
+            assert_eq!((background.owed, background.paused), (owed, None));
+            background.begin();
+            assert!(background.used() < Duration::from_millis(50), "its work is counted once");
+            // However long the work took: at its end twice its processor time has passed, beside the break.
             background.rest();
-            assert!(background.begun.0.elapsed() >= Duration::from_millis(9));
+            assert!(start.elapsed() >= Duration::from_millis(50 * 2 + 20 - 1), "{:?}", start.elapsed());
             assert_eq!(background.due(), Duration::ZERO);
-            background.begin();
-            assert!(background.used() < Duration::from_millis(5), "rested, and counted again");
         });
         thread.join().unwrap();
     }

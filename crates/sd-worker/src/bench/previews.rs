@@ -56,7 +56,7 @@ impl Bench<'_> {
         method: PreviewMethod,
         name: &'static str,
     ) -> Result<Beside, Failure> {
-        let maker = Maker::default();
+        let maker = Maker::new(rayon::current_num_threads());
         let beside = |generation: &mut Generation| {
             maker.show(first);
             maker.settle();
@@ -106,8 +106,9 @@ fn step(generation: &mut Generation) -> Result<(), Failure> {
 }
 
 /// A thread that makes previews as the engine's do, and stands still when it must.
-#[derive(Default)]
 struct Maker {
+    /// Those of the steps.
+    threads: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -134,6 +135,10 @@ struct State {
 }
 
 impl Maker {
+    fn new(threads: usize) -> Self {
+        Self { threads, state: Mutex::default(), changed: Condvar::new() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -174,7 +179,7 @@ impl Maker {
     }
 
     fn run(&self) -> Result<(), Failure> {
-        let mut background = None;
+        let mut background: Option<Background> = None;
         let mut state = self.state();
         loop {
             if state.stopping {
@@ -182,6 +187,9 @@ impl Maker {
             }
             let open = state.open;
             let Some(preview) = state.newest.take_if(|_| open) else {
+                if !open && let Some(background) = &mut background {
+                    background.pause();
+                }
                 state.idle = true;
                 self.changed.notify_all();
                 state = self.wait(state);
@@ -215,13 +223,17 @@ impl Maker {
             let took = start.elapsed();
             return Ok(Made { took, last: took });
         }
-        let background = background.get_or_insert_with(|| Background::enter(rayon::current_num_threads()));
+        let background = background.get_or_insert_with(|| Background::enter(self.threads));
         background.begin();
         let mut took = Duration::ZERO;
         if let Some(picture) = preview.picture_while(&mut || self.go_on(background, &mut took))? {
             write(&picture)?;
         }
         let last = background.used();
+        if self.state().settling {
+            // It owes nothing for the one that was measured alone.
+            *background = Background::enter(self.threads);
+        }
         Ok(Made { took: took + last, last })
     }
 
@@ -240,6 +252,7 @@ impl Maker {
             if !state.open {
                 *took += background.used();
                 state.total += background.used();
+                background.pause();
                 state.idle = true;
                 self.changed.notify_all();
                 while !state.open && !state.stopping {
