@@ -7,8 +7,9 @@ use thread_priority::{ThreadPriority, set_current_thread_priority};
 
 use crate::machine::{Threads, available_threads};
 
-/// The part of the processor time of the steps that previews may take.
-const SHARE: f64 = 0.02;
+/// The part of the processor time of the steps that previews may take. A step is to be later by two percent at most; the
+/// threads of a step wait for each other, so that what one of two loses counts twice.
+const SHARE: f64 = 0.01;
 /// Shorter rests are put off until they add up.
 const SHORTEST_REST: Duration = Duration::from_millis(1);
 
@@ -16,7 +17,7 @@ const SHORTEST_REST: Duration = Duration::from_millis(1);
 ///
 /// What it takes away from the steps is bounded twice. The thread has the lowest weight that the system gives: on Linux, the
 /// scheduler leaves it 15 parts in 1039 of a core that a thread of the steps wants too (`nice` 19 beside 0). And it
-/// [rests](Self::rest): in the mean it uses no more than two percent of the processor time of the steps' threads, beside the
+/// [rests](Self::rest): in the mean it uses no more than one percent of the processor time of the steps' threads, beside the
 /// whole cores that these leave free, and never more than one core.
 ///
 /// ```no_run
@@ -145,22 +146,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_percent_of_the_threads_and_what_they_leave() {
+    fn one_percent_of_the_threads_and_what_they_leave() {
         let quota = |quota| Threads { count: 2, online: 16, allowed: 16, quota };
         let on = |allowed: usize| Threads { count: allowed, online: allowed, allowed, quota: None };
         for (threads, machine, expected) in [
-            (2, on(2), 0.04),
-            (16, on(16), 0.32),
-            (1, on(1), 0.02),
-            (64, on(64), 1.0),
+            (2, on(2), 0.02),
+            (16, on(16), 0.16),
+            (1, on(1), 0.01),
+            (64, on(64), 0.64),
             // A core is free.
             (1, on(2), 1.0),
             (15, on(16), 1.0),
             // More threads than cores share these.
-            (8, on(2), 0.04),
+            (8, on(2), 0.02),
             // A quota is not exceeded, though cores are free.
-            (2, quota(Some(1.5)), 0.03),
-            (2, quota(Some(2.5)), 0.04),
+            (2, quota(Some(1.5)), 0.015),
+            (2, quota(Some(2.5)), 0.02),
             (2, quota(Some(3.0)), 1.0),
         ] {
             let found = share(threads, machine);
