@@ -8,6 +8,7 @@ pub(crate) mod png;
 pub(crate) mod webp;
 
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
@@ -89,13 +90,25 @@ pub(crate) fn control(data: &ImageData, preprocessor: Preprocessor) -> Result<Pi
 pub(crate) fn note(data: &ImageData) -> Option<&'static str> {
     let animated = match image::guess_format(data.bytes()).ok()? {
         ImageFormat::Png => png::is_animated(data.bytes()),
-        ImageFormat::WebP => WebPDecoder::new(Cursor::new(data.bytes())).ok()?.has_animation(),
+        ImageFormat::WebP => {
+            let decoder = || WebPDecoder::new(Cursor::new(data.bytes())).map_err(|error| error.to_string());
+            guarded(|| decoder().map(|decoder| decoder.has_animation())).ok()?
+        }
         _ => false,
     };
     animated.then_some("is an animation; its first picture is taken")
 }
 
 fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
+    guarded(|| decode_unguarded(bytes))
+}
+
+/// Decoders are other people's: where one panics over a broken file, the file is at fault, and not the job or the worker.
+pub(crate) fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("cannot be read: its decoder gave up".into()))
+}
+
+fn decode_unguarded(bytes: &[u8]) -> Result<DynamicImage, String> {
     let reader = Cursor::new(bytes);
     match image::guess_format(bytes) {
         Ok(ImageFormat::Png) => {

@@ -86,6 +86,24 @@ fn other_files_are_refused() {
 }
 
 /// Cut anywhere, a file is refused, or nothing of its pixels was in what is missing.
+/// The decoder panics over it: found by the fuzzer `picture`.
+#[test]
+fn pixels_of_another_size_than_their_frame_are_refused() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/picture");
+    let bytes = std::fs::read(corpus.join("webp_alpha_of_another_size")).unwrap();
+    for refused in [read_picture(&bytes).err(), crate::read_texts(&bytes).err()] {
+        let told = refused.unwrap();
+        assert!(told.contains("2 x 0 pixels") && told.contains("frame of 6 x 4"), "{told}");
+    }
+}
+
+#[test]
+fn a_decoder_that_panics_refuses_the_file() {
+    let read = |bytes: &[u8]| guarded(|| Ok(bytes[4]));
+    assert_eq!(read(b"12345"), Ok(b'5'));
+    assert!(read(b"123").unwrap_err().contains("decoder"));
+}
+
 #[test]
 fn cut_files_are_refused() {
     for name in [

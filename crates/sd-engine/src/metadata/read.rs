@@ -36,6 +36,10 @@ pub struct FileTexts {
 /// # Errors
 /// In words: no image file of a known format, or one that is broken.
 pub fn read_texts(bytes: &[u8]) -> Result<FileTexts, String> {
+    images::guarded(|| read_unguarded(bytes))
+}
+
+fn read_unguarded(bytes: &[u8]) -> Result<FileTexts, String> {
     let told = |error: &dyn std::fmt::Display| format!("cannot be read: {error}");
     let reader = Cursor::new(bytes);
     match image::guess_format(bytes) {
