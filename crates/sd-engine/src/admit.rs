@@ -23,11 +23,12 @@ use crate::submit::{Accepted, SubmitError};
 use crate::task::Task;
 use crate::work::Work;
 
-/// Who submits, under which name of their choice, and as a part of which trace.
+/// Who submits, under which name of their choice, as a part of which trace, and by which request.
 pub(crate) struct Sender {
     pub(crate) caller: Option<Arc<str>>,
     pub(crate) key: Option<IdempotencyKey>,
     pub(crate) trace_parent: Option<Arc<str>>,
+    pub(crate) request_id: Option<Arc<str>>,
 }
 
 impl JobRouter {
@@ -131,7 +132,8 @@ impl JobRouter {
             self.registry().forget(&job, &journal);
             return Err(SubmitError::ShuttingDown);
         }
-        log::accepted(&job_id, caller.as_deref(), &described.operation, self.logs_prompts());
+        let who = log::Who { caller: caller.as_deref(), request_id: sender.request_id.as_deref() };
+        log::accepted(&job_id, who, &described.operation, self.logs_prompts());
         Ok(Accepted { job_id, seed, repeated: false })
     }
 

@@ -266,6 +266,7 @@ impl JobRouter {
             caller: options.caller,
             key: key.map(|key| IdempotencyKey::new(key, &operation)),
             trace_parent: options.trace_parent,
+            request_id: options.request_id,
         };
         // Also when the queue is full or the model is gone: the job is there already.
         if let Some(accepted) = self.sent_before(&sender)? {

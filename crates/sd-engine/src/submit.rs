@@ -19,6 +19,8 @@ pub struct SubmitOptions {
     /// The trace that the request is a part of, as `traceparent` of the W3C's Trace Context tells it. Nobody has looked at it
     /// yet: see [`JobRouter::with_trace_parents`](crate::JobRouter::with_trace_parents).
     pub trace_parent: Option<Arc<str>>,
+    /// What the request is called in the caller's own log. The log names it beside the job.
+    pub request_id: Option<Arc<str>>,
 }
 
 impl SubmitOptions {
@@ -39,6 +41,13 @@ impl SubmitOptions {
     #[must_use]
     pub fn within(mut self, trace_parent: Option<Arc<str>>) -> Self {
         self.trace_parent = trace_parent;
+        self
+    }
+
+    /// By the request of this name.
+    #[must_use]
+    pub fn asked_by(mut self, request_id: Option<Arc<str>>) -> Self {
+        self.request_id = request_id;
         self
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::ORIGIN;
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Body;
 use operations_contract::ErrorCode;
 use sd_engine::JobRouter;
@@ -100,7 +100,7 @@ impl Api {
         }
         let answer = match self.config().cors.preflight(&request) {
             Some(answer) => answer,
-            None => self.dispatch(request).await,
+            None => self.dispatch(request, &id).await,
         };
         let mut response = answer.unwrap_or_else(|error| form.tell(error));
         headers::secure(response.headers_mut());
@@ -112,7 +112,11 @@ impl Api {
         response
     }
 
-    async fn dispatch<B>(&self, request: Request<B>) -> Result<Response<ResponseBody>, ApiError>
+    async fn dispatch<B>(
+        &self,
+        request: Request<B>,
+        id: &HeaderValue,
+    ) -> Result<Response<ResponseBody>, ApiError>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -120,7 +124,8 @@ impl Api {
         let path = request.uri().path().to_owned();
         let route = Route::of(&path).filter(|route| self.config().faces.show(route));
         let access = route.map_or(Access::Token, |route| route.access(request.method()));
-        let caller = gate::admit(self, &request, access)?.within(trace::parent(request.headers()));
+        let caller = gate::admit(self, &request, access)?;
+        let caller = caller.within(trace::parent(request.headers())).asking(id);
         let Some(route) = route else {
             return Err(ApiError::new(ErrorCode::NotFound, "there is nothing at this address"));
         };

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use operations_contract::{ErrorCode, JobId, JobView};
 use sd_engine::SubmitOptions;
 
@@ -74,16 +75,23 @@ pub(crate) struct Caller {
     scopes: Scopes,
     /// The trace that its request is a part of.
     trace_parent: Option<Arc<str>>,
+    /// What its request is called.
+    request_id: Option<Arc<str>>,
 }
 
 impl Caller {
     pub(crate) fn new(name: Option<Arc<str>>, scopes: Scopes) -> Self {
-        Self { name, scopes, trace_parent: None }
+        Self { name, scopes, trace_parent: None, request_id: None }
     }
 
     /// With the trace that its request is a part of.
     pub(crate) fn within(self, trace_parent: Option<Arc<str>>) -> Self {
         Self { trace_parent, ..self }
+    }
+
+    /// With what its request is called.
+    pub(crate) fn asking(self, request_id: &HeaderValue) -> Self {
+        Self { request_id: request_id.to_str().ok().map(Arc::from), ..self }
     }
 
     /// Everybody, where there are no tokens: whoever can connect may do everything.
@@ -98,7 +106,9 @@ impl Caller {
 
     /// What goes with a job of this caller.
     pub(crate) fn submits(&self) -> SubmitOptions {
-        SubmitOptions::by(self.name.clone()).within(self.trace_parent.clone())
+        SubmitOptions::by(self.name.clone())
+            .within(self.trace_parent.clone())
+            .asked_by(self.request_id.clone())
     }
 
     /// The name of the token.

@@ -122,6 +122,21 @@ fn the_log_tells_no_prompt_unless_asked_and_never_a_token() {
 }
 
 #[test]
+fn the_log_names_the_request_that_a_job_came_by() {
+    let service = Service::start(&["--log-format", "json"], &[]).ready();
+    let operation = br#"{"operation": "image_generation", "prompt": "a star", "steps": 1}"#;
+    let head = "content-type: application/json\r\nx-request-id: order-4711\r\n";
+    let job = service.send("POST", "/v1/jobs", head, operation).json()["job_id"].as_str().unwrap().to_owned();
+    let line = || {
+        let log = service.log();
+        log.lines().find(|line| line.contains("\"accepted\"") && line.contains(&job)).map(str::to_owned)
+    };
+    service.until("told", || line().is_some());
+    let line: serde_json::Value = serde_json::from_str(&line().unwrap()).unwrap();
+    assert_eq!(line["fields"]["request_id"], "order-4711", "{line}");
+}
+
+#[test]
 fn a_changed_tokens_file_counts_within_seconds() {
     let folder = tempfile::tempdir().unwrap();
     let tokens = folder.path().join("tokens");
