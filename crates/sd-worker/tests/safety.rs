@@ -132,7 +132,7 @@ fn the_log_names_the_request_that_a_job_came_by() {
         log.lines().find(|line| line.contains("\"accepted\"") && line.contains(&job)).map(str::to_owned)
     };
     service.until("told", || line().is_some());
-    let line: serde_json::Value = serde_json::from_str(&line().unwrap()).unwrap();
+    let line: Value = serde_json::from_str(&line().unwrap()).unwrap();
     assert_eq!(line["fields"]["request_id"], "order-4711", "{line}");
 }
 

@@ -18,10 +18,15 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
 
 /// The chunks of a file, or of a frame of this size.
 fn check_chunks(mut rest: &[u8], frame: Option<(u32, u32)>) -> Result<(), String> {
+    let mut behind_alpha = false;
     while let Some((header, behind)) = rest.split_at_checked(8) {
         let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
         let data = behind.get(..length).unwrap_or(behind);
         match &header[..4] {
+            // Its decoder takes whatever stands there for compressed pixels.
+            kind if behind_alpha && frame.is_some() && kind != b"VP8 " => {
+                return Err("cannot be read: a frame has alpha and no pixels behind it".into());
+            }
             b"EXIF" if data.len() < length => return Err("cannot be read: the file is cut".into()),
             b"VP8 " => check_pixels(data, frame)?,
             b"ANMF" => {
@@ -30,6 +35,7 @@ fn check_chunks(mut rest: &[u8], frame: Option<(u32, u32)>) -> Result<(), String
             }
             _ => {}
         }
+        behind_alpha = &header[..4] == b"ALPH";
         // Chunks begin at even places.
         rest = behind.get(length + length % 2..).unwrap_or_default();
     }
