@@ -30,8 +30,10 @@ const UPKEEP: Duration = Duration::from_secs(5);
 pub(crate) fn run(args: ServeArgs, reload: Reload) -> Result<(), Failure> {
     let runtime = runtime()?;
     let ended = runtime.block_on(serve(Arc::new(args), reload));
-    // Whoever is told to stop at once waits neither for a model that loads nor for a step that runs.
-    runtime.shutdown_background();
+    // Whoever is told to stop at once waits neither for a model that loads nor for a step that runs: the threads end with the
+    // process. Their handles are not let go of, as `shutdown_background` would: to detach a thread that is just ending is a
+    // segmentation fault in glibc (its bug 19951), which a worker ended with once in thousands of stops.
+    std::mem::forget(runtime);
     ended
 }
 
@@ -162,8 +164,10 @@ async fn run_worker(
             drain(&router, &models, signals, reload).await
         }
     };
-    if drained == Drained::Finished {
-        engine.join().map_err(Failure::failed)?;
+    match drained {
+        Drained::Finished => engine.join().map_err(Failure::failed)?,
+        // As the threads of the runtime, see `run`.
+        _ => std::mem::forget(engine),
     }
     drained.into_result(args.store.is_durable())
 }
