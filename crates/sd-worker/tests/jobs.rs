@@ -169,6 +169,34 @@ fn the_token_comes_from_a_file_or_the_environment() {
     out(&jobs_with(&url, folder.path(), &["list"], ("SD_WORKER_TOKEN", "tr0ub4dor")));
 }
 
+/// A certificate of one's own is trusted by its file, and by nothing else.
+#[test]
+fn a_worker_with_a_certificate_of_ones_own_is_trusted_by_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    write("cert.pem", &made.cert.pem());
+    write("key.pem", &made.signing_key.serialize_pem());
+    write("empty.pem", "");
+    write("strange", "tr\u{f6}ub\n");
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (cert, key) = (path("cert.pem"), path("key.pem"));
+    let service = Service::start_unready(&["--tls-cert", &cert, "--tls-key", &key], &[]);
+    let url = format!("https://{}", service.address);
+    out(&jobs(&url, folder.path(), &["list", "--ca-cert=cert.pem"]));
+    for (url, arguments, code, part) in [
+        (&*url, &["list"][..], 1, "certificate"),
+        (&url, &["list", "--ca-cert=empty.pem"], 2, "empty.pem: holds no certificate"),
+        (&url, &["list", "--ca-cert=none.pem"], 2, "none.pem"),
+        (&url, &["list", "--ca-cert=cert.pem", "--token-file=strange"], 2, "token-file strange"),
+        (&url.replace("https", "http"), &["list"], 2, "speaks TLS"),
+    ] {
+        let output = jobs(url, folder.path(), arguments);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(code) && said.contains(part), "{arguments:?}: {said}");
+    }
+}
+
 /// The server cuts the stream twice, once in the middle of an event; each time the next connection asks for what comes
 /// after the last whole event, and nothing is told twice.
 #[test]

@@ -27,6 +27,9 @@ pub(crate) struct RemoteArgs {
     /// A file whose first line is the bearer token [default: SD_WORKER_TOKEN].
     #[arg(long, global = true, env = "SD_WORKER_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// A PEM file of certificates that the worker's must come from, or be [default: the well-known authorities].
+    #[arg(long, global = true, env = "SD_WORKER_CA_CERT", value_name = "FILE")]
+    pub(crate) ca_cert: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

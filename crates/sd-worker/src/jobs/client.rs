@@ -6,6 +6,7 @@ use std::time::Duration;
 use operations_contract::ErrorBody;
 use serde::de::DeserializeOwned;
 use ureq::http::{Request, Response};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, AsSendBody, Body};
 
 use super::args::RemoteArgs;
@@ -16,6 +17,8 @@ const SILENCE: Duration = Duration::from_secs(45);
 const CONNECT: Duration = Duration::from_secs(10);
 /// Of one picture, or of an answer with several.
 const LONGEST_ANSWER: u64 = 1 << 30;
+/// Of an answer that is not JSON, to be shown. A proxy's whole page is not.
+const LONGEST_TEXT: usize = 200;
 
 /// One worker.
 #[derive(Debug)]
@@ -47,6 +50,7 @@ impl Client {
             .timeout_per_write(Some(SILENCE))
             .max_redirects(0)
             .http_status_as_error(false)
+            .tls_config(TlsConfig::builder().root_certs(roots(args)?).build())
             .user_agent(concat!("sd-worker/", env!("CARGO_PKG_VERSION")))
             .build();
         let authorization = token(args)?.map(|token| format!("Bearer {token}"));
@@ -126,7 +130,13 @@ impl Client {
         let bytes = response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_vec().unwrap_or_default();
         let mut message = match serde_json::from_slice::<ErrorBody>(&bytes) {
             Ok(body) => format!("{}: {}", body.error.code, body.error.message),
-            Err(_) => format!("{} answered {status}", self.base),
+            // Such as a worker that has a certificate, asked without TLS.
+            Err(_) => match std::str::from_utf8(&bytes).map(str::trim) {
+                Ok(text) if !text.is_empty() && text.len() <= LONGEST_TEXT => {
+                    format!("{} answered {status}: {text}", self.base)
+                }
+                _ => format!("{} answered {status}", self.base),
+            },
         };
         if let Some(seconds) = after {
             message.push_str(&format!(" (try again in {seconds} s)"));
@@ -134,6 +144,23 @@ impl Client {
         let passes = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
         let kind = if passes { Kind::Failed } else { Kind::Refused };
         Unanswered { failure: Failure { kind, message }, passes }
+    }
+}
+
+/// Whom the worker's certificate must come from.
+fn roots(args: &RemoteArgs) -> Result<RootCerts, Failure> {
+    let Some(path) = &args.ca_cert else { return Ok(RootCerts::WebPki) };
+    let refused = |reason: String| Failure::refused(format!("ca-cert {}: {reason}", path.display()));
+    let text = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&text) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| refused(error.to_string()))? {
+            certificates.push(certificate);
+        }
+    }
+    match certificates.is_empty() {
+        true => Err(refused("holds no certificate in PEM".into())),
+        false => Ok(RootCerts::new_with_certs(&certificates)),
     }
 }
 
@@ -145,6 +172,10 @@ fn token(args: &RemoteArgs) -> Result<Option<String>, Failure> {
     let refused = |reason: String| Failure::refused(format!("token-file {}: {reason}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
     match text.lines().next().map(str::trim) {
+        // Nothing else goes into a header.
+        Some(token) if !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Err(refused("its first line has characters that no token has".into()))
+        }
         Some(token) if !token.is_empty() => Ok(Some(token.to_owned())),
         _ => Err(refused("its first line is empty".into())),
     }

@@ -54,6 +54,7 @@ impl Service {
         let address = line
             .trim()
             .strip_prefix("listening on http://")
+            .or_else(|| line.trim().strip_prefix("listening on https://"))
             .unwrap_or_else(|| panic!("{}", said()))
             .to_owned();
         Self { child, address, log, _stdout: stdout }
