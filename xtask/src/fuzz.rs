@@ -1,5 +1,6 @@
 //! `cargo xtask fuzz`: looks for bytes that break what must always hold.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,11 +10,13 @@ use crate::stages::Stages;
 use crate::workspace;
 
 pub(crate) const HELP: &str = "Run the fuzzers: [SECONDS] [NAME]...\n\
-     Each for so many seconds (60), beginning with fuzz/corpus/NAME. What it finds worth keeping is added there, as few\n\
-     inputs as reach the same code; an input that fails is written to target/fuzz/artifacts/NAME. The tests run all of\n\
-     fuzz/corpus. Linux on x86-64 or aarch64; installs cargo-fuzz under target/tools.";
+     Each for so many seconds (60), beginning with fuzz/corpus/NAME and fuzz/corpus/NAME.hex. What it finds worth keeping\n\
+     comes into the latter, as few inputs as reach the same code, a line each; an input that fails is written to\n\
+     target/fuzz/artifacts/NAME. The tests run all of fuzz/corpus. Linux on x86-64 or aarch64; installs cargo-fuzz under target/tools.";
 
 const VERSION: &str = "0.13.2";
+/// In bytes. Longer ones are cut.
+const LONGEST_KEPT: &str = "-max_len=1024";
 
 pub(crate) fn run(arguments: &[String]) -> Result {
     let (numbers, names): (Vec<&String>, Vec<&String>) =
@@ -58,19 +61,22 @@ fn tool() -> Result<PathBuf> {
     Ok(tool)
 }
 
-/// New inputs go to a folder under `target`, so that only what is worth keeping comes into the repository.
+/// All inputs that reach anything new stay in a folder under `target`; the repository gets those that cover the same code.
 fn fuzz(tool: &Path, target: &str, seconds: &str) -> Result {
-    let root = workspace::root();
-    let kept = root.join("fuzz/corpus").join(target);
+    let corpus = workspace::root().join("fuzz/corpus");
+    let (seeds, kept) = (corpus.join(target), corpus.join(target).with_extension("hex"));
     let work = workspace::target_dir().join("fuzz");
-    let (found, artifacts) = (work.join("corpus").join(target), work.join("artifacts").join(target));
+    let [found, merged, artifacts] =
+        ["corpus", "merged", "artifacts"].map(|name| work.join(name).join(target));
     fs::create_dir_all(&found)?;
     fs::create_dir_all(&artifacts)?;
-    fs::create_dir_all(&kept)?;
+    for (index, input) in unpacked(&kept)?.into_iter().enumerate() {
+        fs::write(found.join(format!("kept-{index}")), input)?;
+    }
     let prefix = format!("-artifact_prefix={}/", artifacts.display());
     let time = format!("-max_total_time={seconds}");
     let mut search = command(tool, "run", target);
-    search.arg(&found).arg(&kept).args([
+    search.arg(&found).arg(&seeds).args([
         "--",
         &time,
         &prefix,
@@ -80,9 +86,50 @@ fn fuzz(tool: &Path, target: &str, seconds: &str) -> Result {
     ]);
     run_command(&mut search)?;
     // Merging adds to the first folder what the others reach beyond it.
+    let _ = fs::remove_dir_all(&merged);
+    fs::create_dir_all(&merged)?;
+    let mut own = BTreeSet::new();
+    for seed in fs::read_dir(&seeds)? {
+        let seed = seed?;
+        fs::copy(seed.path(), merged.join(seed.file_name()))?;
+        own.insert(seed.file_name());
+    }
     let mut merge = command(tool, "run", target);
-    merge.arg(&kept).arg(&found).args(["--", "-merge=1", "-max_len=4096"]);
-    run_command(&mut merge)
+    merge.arg(&merged).arg(&found).args(["--", "-set_cover_merge=1", LONGEST_KEPT]);
+    run_command(&mut merge)?;
+    let mut inputs = Vec::new();
+    for input in fs::read_dir(&merged)? {
+        let input = input?;
+        if !own.contains(&input.file_name()) {
+            inputs.push(fs::read(input.path())?);
+        }
+    }
+    inputs.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+    fs::write(&kept, inputs.iter().map(|input| hex(input) + "\n").collect::<String>())?;
+    Ok(())
+}
+
+/// Each line of a file of the repository is an input: thousands of files would be in everybody's way.
+fn unpacked(kept: &Path) -> std::result::Result<Vec<Vec<u8>>, Failure> {
+    if !kept.exists() {
+        return Ok(Vec::new());
+    }
+    let text = fs::read_to_string(kept)?;
+    let lines = text
+        .lines()
+        .map(|line| unhex(line).ok_or_else(|| Failure::new(format!("{}: `{line}`", kept.display()))));
+    lines.collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(line: &str) -> Option<Vec<u8>> {
+    line.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
 }
 
 fn command(tool: &Path, what: &str, target: &str) -> Command {
@@ -95,4 +142,17 @@ fn command(tool: &Path, what: &str, target: &str) -> Command {
         command.env("CC", "clang").env("CXX", "clang++");
     }
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_back() {
+        for input in [&b""[..], b"{}", &[0, 255, 10]] {
+            assert_eq!(unhex(&hex(input)).as_deref(), Some(input));
+        }
+        assert_eq!(unhex("7g"), None);
+    }
 }

@@ -20,6 +20,15 @@ fn every_kept_input_still_passes() {
             println!("{}", file.display());
             check(&data);
         }
+        let kept = fs::read_to_string(corpora.join(name).with_extension("hex")).unwrap();
+        assert!(kept.lines().count() > 4, "no fuzzer ever ran for `{name}`");
+        for line in kept.lines() {
+            println!("{name}: {line}");
+            let digits: Vec<char> = line.chars().collect();
+            let pairs = digits.chunks(2).map(|pair| pair.iter().collect::<String>());
+            let data: Vec<u8> = pairs.map(|pair| u8::from_str_radix(&pair, 16).unwrap()).collect();
+            check(&data);
+        }
     }
 }
 
