@@ -356,6 +356,7 @@ impl ActiveGeneration for ActiveJob {
 /// One generation on its way.
 pub struct ActivePipeline {
     generation: Generation,
+    /// What is still to tell: with the first step, or where none is taken with the pictures.
     notes: Vec<String>,
     preview: Option<Preview>,
     tiny_vae: bool,
@@ -415,6 +416,8 @@ impl ActiveGeneration for ActivePipeline {
             })
             .collect::<Result<_, _>>()?;
         let mut images = GeneratedImages::new(pictures);
+        // Those that no step has told, because there was none.
+        images.warnings = self.notes;
         images.timings = GenerationTimings {
             text_encode_ms: finished.timings.text_encode.as_millis() as u64,
             image_encode_ms: finished.timings.image_encode.as_millis() as u64,

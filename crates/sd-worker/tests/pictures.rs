@@ -306,6 +306,32 @@ fn sizes_that_are_no_multiple_are_handled_and_told() {
     assert!(text(&output.stderr).contains("70 is no multiple of 8"), "{}", text(&output.stderr));
 }
 
+/// A strength of less than one step takes none, so no step can bring the notes.
+#[test]
+fn notes_are_told_though_no_step_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    image::RgbImage::from_pixel(64, 64, image::Rgb([90, 120, 60])).save(folder.join("green.png")).unwrap();
+    let mask = image::GrayImage::from_fn(64, 64, |x, _| image::Luma([if x < 32 { 255 } else { 0 }]));
+    mask.save(folder.join("mask.png")).unwrap();
+    let told = |command: &[&str], strength: &str| {
+        let more = ["a {red|red} star", "--image=green.png", "--steps=20", "--seed=5", "--output=o.png"];
+        let output = sd_worker(&[command, &more, &["--strength", strength]].concat(), folder);
+        let told = text(&output.stderr);
+        assert!(output.status.success(), "{told}");
+        assert_eq!(told.matches("note: seed 5 chose the prompt: a red star").count(), 1, "{told}");
+        told
+    };
+    let less =
+        "note: strength 0.04 of 20 steps is less than one step: the picture only passes through the VAE";
+    for command in [&["transform"][..], &["inpaint", "--mask=mask.png"]] {
+        assert!(told(command, "0.04").contains(less), "{command:?}");
+        assert!(!told(command, "0").contains("less than one step"), "{command:?}");
+        // With a step they come by it, and once.
+        assert!(!told(command, "0.05").contains("less than one step"), "{command:?}");
+    }
+}
+
 /// What a mask keeps is kept to the byte at any size, and the file tells enough to make it again.
 #[test]
 fn a_mask_keeps_pixels_at_sides_that_are_no_multiples() {

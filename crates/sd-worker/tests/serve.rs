@@ -31,6 +31,27 @@ fn a_job_is_accepted_told_and_its_picture_fetched() {
     assert_eq!(view["state"], "completed", "{view}");
 }
 
+/// The notes of a run without a step come before its end, as those of every other do.
+#[test]
+fn a_job_without_a_step_tells_its_notes() {
+    use base64::Engine as _;
+    let mut picture = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(64, 64).write_to(&mut picture, image::ImageFormat::Png).unwrap();
+    let service = Service::start(&[]);
+    let (status, accepted) = service.submit(&json!({
+        "operation": "image_transform", "prompt": "a {red|red} star", "seed": 5, "steps": 20, "strength": 0.04,
+        "init_image": base64::engine::general_purpose::STANDARD.encode(picture.into_inner()),
+    }));
+    assert_eq!(status, 202, "{accepted}");
+    let story = service.get(accepted["sse_url"].as_str().unwrap()).1;
+    let place = |part: &str| story.find(part).unwrap_or_else(|| panic!("{part} is not in {story}"));
+    let end = place("\"type\":\"complete\"");
+    for note in ["seed 5 chose the prompt: a red star", "strength 0.04 of 20 steps is less than one step"] {
+        assert!(place(note) < end, "{note}");
+        assert_eq!(story.matches(note).count(), 1, "{note}");
+    }
+}
+
 #[test]
 fn previews_come_at_the_chosen_steps_and_look_like_the_picture() {
     let service = Service::start(&[]);
