@@ -504,6 +504,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_defaults_of_models_have_the_limits_of_requests() {
+        use operations_contract::bounds::{GUIDANCE_SCALE, STEPS};
+        let base = ModelCapabilities::text_to_image("any", "any");
+        let steps = sd_inference::ModelDefaults::STEPS;
+        assert_eq!(*steps.start() as u64..=*steps.end() as u64, STEPS);
+        assert_eq!(sd_inference::ModelDefaults::GUIDANCE_SCALE, GUIDANCE_SCALE);
+        let sides = base.min_side as usize..=base.max_side as usize;
+        assert_eq!(sd_inference::ModelDefaults::SIDE, sides);
+    }
+
     /// Whoever asks for the linear map of a model without one gets a refusal that lists the others.
     #[test]
     fn a_model_whose_latents_nobody_can_read_has_other_previews() {

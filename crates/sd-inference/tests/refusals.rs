@@ -57,6 +57,39 @@ fn a_configuration_that_makes_no_model_is_refused_by_file_and_field() {
     }
 }
 
+/// What a request may not ask for is no default either. Weights need not be read to see it.
+#[test]
+fn defaults_outside_the_limits_are_refused_by_file_field_and_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(Path::new(MODEL), folder.path());
+    let path = folder.path().join("sd-worker.json");
+    let describe = |defaults: Value| {
+        fs::write(&path, defaults.to_string()).unwrap();
+        Pipeline::describe(&ModelSource::folder(folder.path()).unwrap(), &LoadOptions::default())
+    };
+    for (field, value, limit) in [
+        ("default_steps", json!(0), "1..=150"),
+        ("default_steps", json!(400), "1..=150"),
+        ("default_guidance_scale", json!(-3), "0..=30"),
+        ("default_guidance_scale", json!(30.5), "0..=30"),
+        ("default_width", json!(7), "a multiple of 8 in 64..=2048"),
+        ("default_width", json!(16), "a multiple of 8 in 64..=2048"),
+        ("default_width", json!(9000), "a multiple of 8 in 64..=2048"),
+        ("default_height", json!(100), "a multiple of 8 in 64..=2048"),
+    ] {
+        let error = describe(json!({field: value})).expect_err("it was accepted");
+        let message = format!("{}: `{field}` is {value}, but supported is {limit}", path.display());
+        assert_eq!(error.to_string(), message);
+        let load = Pipeline::load(&ModelSource::folder(folder.path()).unwrap(), &LoadOptions::default());
+        assert_eq!(load.map(drop).unwrap_err().to_string(), message);
+    }
+    let most = json!({"default_steps": 150, "default_guidance_scale": 30, "default_width": 64, "default_height": 2048});
+    let info = describe(most).unwrap();
+    assert_eq!((info.default_steps, info.default_guidance_scale), (150, 30.0));
+    assert_eq!((info.default_width, info.default_height), (64, 2048));
+    describe(json!({"default_steps": 1, "default_guidance_scale": 0})).unwrap();
+}
+
 /// Weights that hold no number end a run with the part that they spoil.
 #[test]
 fn values_that_are_not_finite_are_told_with_their_stage() {

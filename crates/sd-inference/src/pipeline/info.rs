@@ -1,27 +1,7 @@
 //! What a pipeline says of itself.
 
-use serde::Deserialize;
-
 use crate::LatentRgb;
 use crate::UpscalerInfo;
-
-/// A model's own choices, from the optional `sd-worker.json` in its folder.
-///
-/// The diffusers layout has no place for these; where the file is missing, the usual ones are taken.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ModelDefaults {
-    /// Denoising steps.
-    pub default_steps: Option<usize>,
-    /// Guidance scale.
-    pub default_guidance_scale: Option<f64>,
-    /// Width in pixels.
-    pub default_width: Option<usize>,
-    /// Height in pixels.
-    pub default_height: Option<usize>,
-    /// How latents become colours in previews, for a VAE of the model's own.
-    pub latent_rgb: Option<LatentRgb>,
-}
 
 /// What a model is and can do.
 #[derive(Debug, Clone)]

@@ -25,6 +25,8 @@ use crate::{Error, LatentRgb, Result, UpscaleNetwork, UpscalerInfo};
 pub(super) const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
 /// The name of the weight files of text encoders.
 pub(super) const TEXT_STEM: &str = "model";
+/// The file with a model's own choices.
+const DEFAULTS: &str = "sd-worker.json";
 /// What SDXL and what was made of it is called.
 const XL: &str = "stable-diffusion-xl";
 /// The number format of upscalers, whatever that of the model is: a picture is enlarged to the same bytes everywhere.
@@ -231,10 +233,12 @@ impl Described {
                 ),
             });
         }
-        let defaults = match opened.contains("sd-worker.json") {
-            true => opened.json("sd-worker.json")?,
+        let defaults = match opened.contains(DEFAULTS) {
+            true => opened.json(DEFAULTS)?,
             false => ModelDefaults::default(),
         };
+        let native = native_side(&unet, &vae);
+        defaults.check(&opened.describe(DEFAULTS), native, size_multiple(&vae))?;
         Ok(Self { index, family, unet, vae, defaults, budget: Budget::new(opened)? })
     }
 
@@ -270,7 +274,7 @@ impl Described {
 
     /// Width and height where a request gives none.
     fn default_size(&self) -> (usize, usize) {
-        let native = self.unet.sample_size.unwrap_or(64).saturating_mul(self.vae.scale_factor());
+        let native = native_side(&self.unet, &self.vae);
         (self.defaults.default_width.unwrap_or(native), self.defaults.default_height.unwrap_or(native))
     }
 
@@ -462,6 +466,11 @@ fn info(
         refiner: false,
         notes,
     })
+}
+
+/// The side of the pictures that the model was trained with, in pixels.
+fn native_side(unet: &UnetConfig, vae: &VaeConfig) -> usize {
+    unet.sample_size.unwrap_or(64).saturating_mul(vae.scale_factor())
 }
 
 /// In f16 the VAE of SDXL leaves the range of its numbers and draws black, unless it was trained not to: then its

@@ -1,6 +1,7 @@
 //! A loaded model, ready to make images.
 
 mod adapt;
+mod defaults;
 mod info;
 mod load;
 mod memory;
@@ -23,7 +24,8 @@ use sd_models::unet::Unet2DConditionModel;
 
 use adapt::AdaptableModel;
 pub use adapt::AppliedLora;
-pub use info::{ModelDefaults, PipelineInfo};
+pub use defaults::ModelDefaults;
+pub use info::PipelineInfo;
 pub use load::{LoadOptions, ModelSource};
 pub(crate) use memory::{Budget, ControlWork, Work};
 pub use memory::{MemoryEstimate, MemoryLimit, VaeTiling};
