@@ -141,13 +141,31 @@ impl Registry {
     /// The hub repository that `name` means.
     ///
     /// # Errors
-    /// [`Error::NotAModel`] when it is neither an alias nor of the form `owner/name`.
+    /// [`Error::NotAModel`] when it is neither of the form `owner/name` nor an alias of one, but a folder or file, say.
     pub fn repository(&self, name: &str) -> Result<String> {
-        let entry = self.entry(name);
-        match is_repository(&entry.model) {
-            true => Ok(entry.model),
-            false => Err(Error::NotAModel { path: name.to_owned(), reason: self.unknown() }),
+        let Entry { model, .. } = self.entry(name);
+        if is_repository(&model) {
+            return Ok(model);
         }
+        let path = Path::new(&model);
+        let kind = match (path.is_dir(), path.is_file()) {
+            (true, _) => Some("a folder"),
+            (_, true) => Some("a file"),
+            _ => None,
+        };
+        let reason = match (name == model, kind) {
+            (true, Some(kind)) => format!("it is {kind}, not a hub repository `owner/name`"),
+            (true, None) => {
+                let entries = self.entries().filter(|(_, entry)| is_repository(&entry.model));
+                let known = entries.map(|(alias, _)| alias).collect::<Vec<_>>().join(", ");
+                format!("neither a hub repository `owner/name` nor one of the known names: {known}")
+            }
+            (false, kind) => {
+                let kind = kind.map(|kind| format!(", {kind}")).unwrap_or_default();
+                format!("it stands for {model}{kind}, not for a hub repository `owner/name`")
+            }
+        };
+        Err(Error::NotAModel { path: name.to_owned(), reason })
     }
 
     /// The files of the model that `name` means: a folder, a single file, an alias, or a hub repository `owner/name`
@@ -340,6 +358,41 @@ mod tests {
         let error =
             Registry::new(Some("/nowhere".into())).open("owner/model", None, None).unwrap_err().to_string();
         assert!(error.contains("models pull owner/model"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_repository_is_told_for_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, names) = (folder.path().join("a.safetensors"), folder.path().join("models.json"));
+        std::fs::write(&file, "").unwrap();
+        let text =
+            r#"{"models": {"there": "./a.safetensors", "gone": "./b.safetensors", "mine": "me/mine"}}"#;
+        std::fs::write(&names, text).unwrap();
+        let registry = Registry::new(None).with_file(&names).unwrap();
+        let path = |path: &Path| path.display().to_string();
+        for (name, reason) in [
+            (path(folder.path()), "it is a folder, not a hub repository `owner/name`".to_owned()),
+            (path(&file), "it is a file, not a hub repository `owner/name`".to_owned()),
+            (
+                "there".to_owned(),
+                format!(
+                    "it stands for {}/./a.safetensors, a file, not for a hub repository `owner/name`",
+                    path(folder.path())
+                ),
+            ),
+            (
+                "gone".to_owned(),
+                format!(
+                    "it stands for {}/./b.safetensors, not for a hub repository `owner/name`",
+                    path(folder.path())
+                ),
+            ),
+        ] {
+            assert_eq!(registry.repository(&name).unwrap_err().to_string(), format!("{name}: {reason}"));
+        }
+        let message = registry.repository("nosuch").unwrap_err().to_string();
+        assert!(message.starts_with("nosuch: neither a hub repository `owner/name` nor one of"), "{message}");
+        assert!(message.contains("clip-tokenizer, mine, sd-turbo"), "{message}");
     }
 
     #[test]

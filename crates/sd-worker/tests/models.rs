@@ -170,6 +170,31 @@ fn a_model_is_pulled_listed_used_and_removed() {
     home.refused(&["models", "remove", "tiny/model", "--yes"], &[], 2);
 }
 
+/// Neither the hub is asked nor anything deleted.
+#[test]
+fn what_is_no_repository_is_neither_pulled_nor_removed() {
+    let server = Server::start(BTreeMap::new());
+    let home = Home::new(&server.url);
+    let folder = home.path("a-folder");
+    std::fs::create_dir(&folder).unwrap();
+    let file = home.path("a.safetensors");
+    std::fs::write(&file, "x").unwrap();
+    for (name, reason) in [
+        ("demo", "the model is built into sd-worker: there is nothing to fetch or to remove"),
+        ("./a-folder", "it is a folder, not a hub repository `owner/name`"),
+        (folder.to_str().unwrap(), "it is a folder, not a hub repository `owner/name`"),
+        ("a.safetensors", "it is a file, not a hub repository `owner/name`"),
+        ("nosuch", "neither a hub repository `owner/name` nor one of the known names: clip-tokenizer, "),
+    ] {
+        for command in [&["models", "pull", name][..], &["models", "remove", name, "--yes"]] {
+            let message = home.refused(command, &[], 2);
+            assert!(message.starts_with(&format!("error: {name}: {reason}")), "{command:?}: {message}");
+        }
+    }
+    assert!(folder.exists() && file.exists());
+    assert_eq!(server.requests(), [""; 0]);
+}
+
 #[test]
 fn cut_connections_are_resumed_where_they_ended() {
     let (files, _) = repository();

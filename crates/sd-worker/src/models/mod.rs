@@ -10,6 +10,9 @@ mod remove;
 
 use std::path::Path;
 
+use sd_inference::registry::Registry;
+
+use crate::demo;
 use crate::exit::Failure;
 use args::{ModelsArgs, ModelsCommand};
 
@@ -20,6 +23,16 @@ pub(crate) fn run(args: &ModelsArgs) -> Result<(), Failure> {
         ModelsCommand::Inspect(args) => inspect::run(args),
         ModelsCommand::Convert(args) => convert::run(args),
         ModelsCommand::Remove(args) => remove::run(args),
+    }
+}
+
+/// The hub repository that a name means, for what changes the cache.
+fn repository(registry: &Registry, name: &str) -> Result<String, Failure> {
+    match name {
+        demo::NAME => Err(Failure::refused(format!(
+            "{name}: the model is built into sd-worker: there is nothing to fetch or to remove"
+        ))),
+        name => registry.repository(name).map_err(Failure::refused),
     }
 }
 

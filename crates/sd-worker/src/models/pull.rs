@@ -4,12 +4,13 @@ use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
 use super::args::PullArgs;
 use super::hub::{Cache, Hub, select_files};
+use super::repository;
 use crate::exit::{Failure, say};
 use crate::model;
 
 pub(crate) fn run(args: &PullArgs) -> Result<(), Failure> {
     let registry = model::registry(args.models_file.as_deref())?;
-    let repository = registry.repository(&args.model).map_err(Failure::refused)?;
+    let repository = repository(&registry, &args.model)?;
     let folder = registry
         .repository_folder(&repository)
         .ok_or_else(|| Failure::refused("there is no hub cache: set HF_HOME"))?;

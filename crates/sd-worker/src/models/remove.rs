@@ -6,13 +6,13 @@ use std::io::{IsTerminal, Write};
 use indicatif::DecimalBytes;
 
 use super::args::RemoveArgs;
-use super::size_of;
+use super::{repository, size_of};
 use crate::exit::{Failure, say};
 use crate::model;
 
 pub(crate) fn run(args: &RemoveArgs) -> Result<(), Failure> {
     let registry = model::registry(args.models_file.as_deref())?;
-    let repository = registry.repository(&args.model).map_err(Failure::refused)?;
+    let repository = repository(&registry, &args.model)?;
     let folder = registry
         .repository_folder(&repository)
         .filter(|folder| folder.is_dir())
