@@ -363,6 +363,8 @@ fn mistakes_end_with_exit_code_2_and_leave_nothing_behind() {
         (vec!["generate", "   "], "prompt"),
         (vec!["generate", "x", "--width", "513"], "width"),
         (vec!["generate", "x", "--width", "-1"], "--width"),
+        (vec!["generate", "x", "--seed", "18446744073709551616"], "from 0 to 18446744073709551615"),
+        (vec!["inpaint", "x", "--image=a.png", "--mask=b.png", "--overlap=3"], "--extend"),
         (vec!["generate", "x", "--steps", "0"], "steps"),
         (vec!["generate", "x", "--steps", "151"], "steps"),
         (vec!["generate", "x", "--guidance-scale", "NaN"], "guidance_scale"),

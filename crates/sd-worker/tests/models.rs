@@ -195,6 +195,18 @@ fn what_is_no_repository_is_neither_pulled_nor_removed() {
     assert_eq!(server.requests(), [""; 0]);
 }
 
+/// It is no fault of the network: nothing is tried again.
+#[test]
+fn an_endpoint_that_is_no_address_is_named() {
+    for endpoint in ["garbage", "http://", "ftp://hub.example"] {
+        let message = Home::new(endpoint).refused(&["models", "pull", "tiny/model"], &[], 2);
+        assert!(
+            message.starts_with(&format!("error: HF_ENDPOINT is `{endpoint}`, but must be")),
+            "{message}"
+        );
+    }
+}
+
 #[test]
 fn cut_connections_are_resumed_where_they_ended() {
     let (files, _) = repository();

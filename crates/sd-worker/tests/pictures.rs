@@ -302,6 +302,13 @@ fn sizes_that_are_no_multiple_are_handled_and_told() {
     let told = text(&output.stderr);
     assert!(output.status.success() && told.contains("90 x 70") && told.contains("88 x 64"), "{told}");
     assert_eq!(picture("o.png", folder).dimensions(), (88, 64));
+    // The smallest side of the model holds for what follows a picture too.
+    image::RgbImage::from_pixel(100, 37, image::Rgb([90, 120, 60])).save(folder.join("flat.png")).unwrap();
+    let output =
+        sd_worker(&["transform", "grass", "--image=flat.png", "--steps=2", "--output=o.png"], folder);
+    let told = text(&output.stderr);
+    assert!(told.contains("the image has 100 x 37 pixels; the result has 96 x 64"), "{told}");
+    assert_eq!(picture("o.png", folder).dimensions(), (96, 64));
     let output = sd_worker(&["generate", "grass", "--width=70"], folder);
     assert!(text(&output.stderr).contains("70 is no multiple of 8"), "{}", text(&output.stderr));
 }

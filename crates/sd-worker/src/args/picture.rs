@@ -51,7 +51,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, env = "SD_WORKER_GUIDANCE_INTERVAL", value_name = "START,END", value_parser = guidance_interval)]
     pub(crate) guidance_interval: Option<GuidanceInterval>,
     /// Seed of the first picture; picture k has seed + k [default: drawn].
-    #[arg(long, env = "SD_WORKER_SEED")]
+    #[arg(long, env = "SD_WORKER_SEED", value_parser = seed)]
     pub(crate) seed: Option<u64>,
     /// The solver: euler, euler_a, heun, dpm2, dpm2_a, lms, ddim, ddpm, pndm, dpmpp_2m, dpmpp_2m_sde, dpmpp_sde,
     /// dpmpp_2s_a, dpmpp_3m_sde, unipc, deis, lcm or tcd [default: the model's own].
@@ -147,7 +147,7 @@ pub(crate) struct InpaintArgs {
     #[arg(long, env = "SD_WORKER_EXTEND", value_name = "LEFT,TOP,RIGHT,BOTTOM", value_parser = sides)]
     pub(crate) extend: Option<[u32; 4]>,
     /// How far into the picture it is redrawn along the sides that --extend names, in pixels.
-    #[arg(long, env = "SD_WORKER_OVERLAP", default_value_t = Extend::default().overlap, value_name = "PIXELS")]
+    #[arg(long, env = "SD_WORKER_OVERLAP", requires = "extend", default_value_t = Extend::default().overlap, value_name = "PIXELS")]
     pub(crate) overlap: u32,
     /// How much of the marked part is redrawn: 0 nothing, 1 all.
     #[arg(long, env = "SD_WORKER_STRENGTH", default_value_t = 1.0)]
@@ -233,6 +233,10 @@ fn guidance_interval(text: &str) -> Result<GuidanceInterval, String> {
     let number = |text: &str| text.trim().parse::<f64>().map_err(|_| format!("`{text}` is no number"));
     let (start, end) = text.split_once(',').ok_or("two numbers with a comma between them are wanted")?;
     Ok(GuidanceInterval { start: number(start)?, end: number(end)? })
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("must be a whole number from 0 to {}", u64::MAX))
 }
 
 /// Four numbers of pixels.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::http::{HeaderMap, Response, StatusCode, Uri};
 use ureq::typestate::WithoutBody;
 use ureq::{Agent, Body, RequestBuilder};
 
@@ -75,6 +75,11 @@ impl Hub {
             }
         }
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
+        if !is_address(&endpoint) {
+            return Err(Failure::refused(format!(
+                "HF_ENDPOINT is `{endpoint}`, but must be an address that begins with http:// or https://, such as {ENDPOINT}"
+            )));
+        }
         let config = Agent::config_builder()
             .user_agent(concat!("sd-worker/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
@@ -188,6 +193,13 @@ impl Hub {
     }
 }
 
+/// Whether requests can go there. What cannot is not worth a second attempt.
+fn is_address(endpoint: &str) -> bool {
+    endpoint.parse::<Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    })
+}
+
 /// Waits after the attempt number `failed`.
 fn pause(failed: u32) {
     std::thread::sleep(PAUSE * 2u32.pow(failed.saturating_sub(1)));
@@ -233,6 +245,19 @@ fn token() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_is_an_address_of_the_web() {
+        for endpoint in [ENDPOINT, "http://127.0.0.1:8080", "https://hub.example/mirror/", "http://[::1]:80"]
+        {
+            assert!(is_address(endpoint), "{endpoint}");
+        }
+        for endpoint in
+            ["garbage", "hub.example/x", "http://", "http:/x", "ftp://hub.example", "https://a b", "/x"]
+        {
+            assert!(!is_address(endpoint), "{endpoint}");
+        }
+    }
 
     #[test]
     fn names_from_the_hub_cannot_leave_the_cache() {
