@@ -270,6 +270,36 @@ fn prompts_are_read_before_a_model_is_loaded_as_by_the_model() {
     }
 }
 
+/// For each image those that its own texts name, of all fields that the model reads, each once.
+#[test]
+fn textual_inversions_that_prompts_name_are_told_for_each_image() {
+    for family in ["sd15", "sdxl"] {
+        let file = fixtures(family).join("embeddings/brushwork.safetensors");
+        let styled = with_embeddings(family, vec![file], None).unwrap();
+        let reader = styled.prompt_reader().unwrap();
+        let base = GenerationRequest::new("a circle");
+        let (some, none) = (Some("Brushwork".to_owned()), vec![Vec::<&str>::new()]);
+        let told = vec![vec!["brushwork"]];
+        for (request, expected) in [
+            (base.clone(), &none),
+            (GenerationRequest::new("a brushworks circle"), &none),
+            (GenerationRequest::new("(brushwork:1.2) circle, BRUSHWORK"), &told),
+            (GenerationRequest { negative_prompt: some.clone(), ..base.clone() }, &told),
+            (GenerationRequest { prompt_2: some, ..base }, if family == "sdxl" { &told } else { &none }),
+            // Refused when it begins.
+            (GenerationRequest::new("(brushwork:1000)"), &none),
+        ] {
+            assert_eq!(&reader.embeddings(&request), expected, "{family}: {request:?}");
+        }
+        let batch = GenerationRequest { num_images: 8, ..GenerationRequest::new("{brushwork|a circle}") };
+        let named: Vec<usize> = reader.embeddings(&batch).iter().map(Vec::len).collect();
+        let chosen = (0..8).map(|seed| sd_inference::prompt::resolve_wildcards(&batch.prompt, seed));
+        let expected: Vec<usize> = chosen.map(|prompt| usize::from(prompt == "brushwork")).collect();
+        assert_eq!(named, expected, "{family}");
+        assert!(named.contains(&0) && named.contains(&1), "{named:?}");
+    }
+}
+
 fn refusal(pipeline: &Pipeline, request: &GenerationRequest) -> String {
     let Err(error) = pipeline.begin(request) else { panic!("accepted: {request:?}") };
     assert!(matches!(error, Error::InvalidRequest { .. }), "{error}");

@@ -9,7 +9,7 @@ use super::load::Opened;
 use super::text;
 use super::tokens::Tokens;
 use super::{LoadOptions, ModelSource};
-use crate::prompt::{Embeddings, Fit, Texts};
+use crate::prompt::{Embeddings, Fit, Part, Piece, Texts, parse};
 use crate::{Error, GenerationRequest, Result};
 
 /// What of a model reads prompts: its vocabularies and textual inversions. Cheap to clone.
@@ -64,6 +64,41 @@ impl PromptReader {
             }
         }
         faults.into_iter().map(|(_, error)| error).collect()
+    }
+
+    /// For each image of the request the textual inversions that its texts name, each once, by the names of their files
+    /// without the ending. Negative prompts are read also where guidance makes none of them; a text that cannot be read
+    /// names none.
+    pub fn embeddings(&self, request: &GenerationRequest) -> Vec<Vec<&str>> {
+        let of_image = |image: u64| {
+            let texts = Texts::of(request, request.seed.wrapping_add(image));
+            let mut found = Vec::new();
+            for pair in std::iter::once(&texts.positive).chain(&texts.negative) {
+                for (_, (_, text)) in self.encoders.iter().zip(pair) {
+                    self.find(text, request.prompt_weighting, &mut found);
+                }
+            }
+            found
+        };
+        (0..request.num_images as u64).map(of_image).collect()
+    }
+
+    /// Adds the textual inversions that `text` names to those that were `found`.
+    fn find<'a>(&'a self, text: &str, weighting: bool, found: &mut Vec<&'a str>) {
+        let pieces = match weighting {
+            true => parse(text).unwrap_or_default(),
+            false => vec![Piece::Text { text: text.to_owned(), weight: 1.0 }],
+        };
+        for piece in pieces {
+            let Piece::Text { text, .. } = piece else { continue };
+            for part in self.embeddings.split(&text) {
+                let Part::Embedding(which) = part else { continue };
+                let name = self.embeddings.name(which);
+                if !found.contains(&name) {
+                    found.push(name);
+                }
+            }
+        }
     }
 }
 

@@ -93,6 +93,11 @@ impl Embeddings {
         self.entries.iter().flat_map(|entry| &entry.names).map(String::as_str)
     }
 
+    /// What the file of an embedding is called, without the ending.
+    pub(crate) fn name(&self, which: usize) -> &str {
+        self.entries[which].names.first().map_or("", String::as_str)
+    }
+
     /// How many vectors an embedding has.
     pub(crate) fn count(&self, which: usize) -> usize {
         self.entries[which].vectors.first().and_then(|vectors| vectors.dim(0).ok()).unwrap_or(0)
