@@ -166,6 +166,8 @@ pub struct GeneratedImages {
     pub warnings: Vec<String>,
     /// How they were made beyond what the request says: pairs of name and value, for the files' metadata.
     pub circumstances: Vec<(&'static str, String)>,
+    /// For image k what of that holds for it alone; there may be fewer than images.
+    pub circumstances_of_each: Vec<Vec<(&'static str, String)>>,
 }
 
 impl GeneratedImages {
@@ -176,6 +178,7 @@ impl GeneratedImages {
             timings: GenerationTimings::default(),
             warnings: Vec::new(),
             circumstances: Vec::new(),
+            circumstances_of_each: Vec::new(),
         }
     }
 }

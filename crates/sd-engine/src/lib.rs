@@ -79,6 +79,7 @@ mod listeners;
 mod load;
 mod loader;
 mod log;
+mod made_with;
 mod masks;
 mod metadata;
 mod metrics;
@@ -114,6 +115,7 @@ pub use generator::{
 pub use images::read_picture;
 pub use job::{JobUpdate, JobUpdates, StoredImage};
 pub use loader::{ModelLoader, ModelMemory, ModelOffer, ModelRules, Only};
+pub use made_with::{PartNames, settings};
 pub use masks::{inverted_mask, transparent_mask};
 pub use metadata::{
     FileTexts, JSON_KEY, PARAMETERS_KEY, Parameters, Reconstructed, read_texts, sampler_label, schedule_label,

@@ -18,16 +18,12 @@ use crate::generator::{
     ActiveGeneration, GeneratedImages, GenerationTimings, Generator, GeneratorError, PreviewPicture,
     StepReport, StepResult,
 };
+use crate::made_with::{self, Circumstance, PartNames};
 use crate::picture::{Mask, Picture};
 use crate::prompt_check::PromptCheck;
 use crate::task::{ControlTask, GenerationTask, Source, UpscaleTask};
 use crate::upscale_generator::{ActiveUpscale, described};
 use crate::work::Shape;
-
-/// What the files' metadata call the side of the tiles that the VAE decoded, in pixels.
-const VAE_TILING: &str = "VAE tiling";
-/// What A1111 calls it when another than the model's VAE decoded.
-const VAE_DECODER: &str = "VAE Decoder";
 
 /// Runs jobs on a loaded [`Pipeline`].
 pub struct PipelineGenerator {
@@ -37,7 +33,7 @@ pub struct PipelineGenerator {
     /// Each by the name that requests call it.
     controlnets: Vec<(String, ControlNet)>,
     loras: BTreeMap<String, Lora>,
-    refiner: Option<String>,
+    parts: PartNames,
     max_batch: usize,
     /// The pixels of the largest picture that shares a forward pass.
     max_batch_pixels: u64,
@@ -143,7 +139,7 @@ impl PipelineGenerator {
             aliases,
             controlnets: Vec::new(),
             loras: BTreeMap::new(),
-            refiner: None,
+            parts: PartNames::default(),
             max_batch: 1,
             max_batch_pixels: u64::MAX,
         }
@@ -161,10 +157,10 @@ impl PipelineGenerator {
         Self { loras, ..self }
     }
 
-    /// With the name by which its refiner is told about.
+    /// With the names by which capabilities and files tell of what was loaded beside it.
     #[must_use]
-    pub fn with_refiner_name(self, refiner: Option<String>) -> Self {
-        Self { refiner, ..self }
+    pub fn with_part_names(self, parts: PartNames) -> Self {
+        Self { parts, ..self }
     }
 
     /// That advances up to so many jobs in one forward pass; 1 by default.
@@ -205,7 +201,7 @@ impl Generator for PipelineGenerator {
             aliases: self.aliases.clone(),
             controls: self.controlnets.iter().map(|(name, _)| name.clone()).collect(),
             loras: self.loras.keys().cloned().collect(),
-            refiner: self.refiner.clone(),
+            refiner: self.parts.refiner.clone(),
         };
         pipeline_capabilities(self.pipeline.info(), names)
     }
@@ -286,12 +282,12 @@ impl Generator for PipelineGenerator {
         };
         let generation = self.pipeline.begin(&request).map_err(failure)?;
         let notes = generation.notes().to_vec();
-        let tiny_vae = info.tiny_vae;
         Ok(ActiveJob::Drawing(Box::new(ActivePipeline {
             generation,
             notes,
             preview: task.preview,
-            tiny_vae,
+            made_with: self.parts.used(info, &request),
+            each_made_with: made_with::textual_inversions(&self.pipeline, &request).map_err(failure)?,
         })))
     }
 
@@ -359,7 +355,9 @@ pub struct ActivePipeline {
     /// What is still to tell: with the first step, or where none is taken with the pictures.
     notes: Vec<String>,
     preview: Option<Preview>,
-    tiny_vae: bool,
+    made_with: Vec<Circumstance>,
+    /// What each image alone was made with.
+    each_made_with: Vec<Vec<Circumstance>>,
 }
 
 impl ActivePipeline {
@@ -424,8 +422,9 @@ impl ActiveGeneration for ActivePipeline {
             denoise_ms: finished.timings.denoise.as_millis() as u64,
             decode_ms: finished.timings.decode.as_millis() as u64,
         };
-        images.circumstances.extend(finished.vae_tile.map(|side| (VAE_TILING, side.to_string())));
-        images.circumstances.extend(self.tiny_vae.then(|| (VAE_DECODER, "TAESD".to_owned())));
+        let tiles = finished.vae_tile.map(|side| (made_with::settings::VAE_TILING, side.to_string()));
+        images.circumstances.extend(tiles.into_iter().chain(self.made_with));
+        images.circumstances_of_each = self.each_made_with;
         Ok(images)
     }
 }

@@ -114,12 +114,16 @@ impl Ticket {
 
     /// Writes the files and ends the job.
     pub(crate) fn complete(&self, generated: GeneratedImages) {
-        let GeneratedImages { images, timings, warnings, circumstances } = generated;
+        let GeneratedImages { images, timings, warnings, circumstances, circumstances_of_each } = generated;
         self.warn(warnings);
         let encoding = Instant::now();
         let _encode = spans::encode().entered();
-        let files: Result<Vec<EventImage>, EncodeError> =
-            (0u64..).zip(&images).map(|(k, picture)| self.file(picture, k, &circumstances)).collect();
+        let each = circumstances_of_each.into_iter().chain(std::iter::repeat_with(Vec::new));
+        let files = (0u64..).zip(&images).zip(each).map(|((k, picture), own)| {
+            let circumstances: Vec<_> = circumstances.iter().cloned().chain(own).collect();
+            self.file(picture, k, &circumstances)
+        });
+        let files: Result<Vec<EventImage>, EncodeError> = files.collect();
         self.previews.settle(self.sink.id());
         match files {
             Ok(images) => self.sink.end(Outcome::Completed {

@@ -16,6 +16,7 @@ use crate::follow;
 use crate::loras;
 use crate::model;
 use crate::output::OutputFiles;
+use crate::part_names;
 use crate::story::{Bar, Done};
 use crate::worker::Worker;
 
@@ -82,7 +83,7 @@ fn make(args: &GenerateArgs, operation: impl Fn(Common) -> Operation) -> Result<
     let nets = args.control.nets.load(&pipeline)?;
     let (loras, catalogue) = loras::chosen(&args.lora, args.model.lora_dir.as_deref(), &pipeline)?;
     common.loras = loras;
-    let engine = worker.start(pipeline, nets, catalogue, args.model.name())?;
+    let engine = worker.start(pipeline, nets, catalogue, args.model.name(), part_names::of(&args.model))?;
     let bar = Bar::new("step", args.json);
     let done = follow::to_the_end(&router, &models, engine, operation(common), bar, previews)?;
     report(args, output, &done, start.elapsed())

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use operations_contract::{Common, ImageGeneration, JobId, Operation};
-use sd_engine::{JobRegistry, JobRouter, Retention, Store, SubmitError};
+use sd_engine::{JobRegistry, JobRouter, PartNames, Retention, Store, SubmitError};
 use sd_http::{Api, ApiConfig, Server, ServerConfig};
 use sd_inference::Pipeline;
 use tokio::sync::oneshot;
@@ -50,7 +50,7 @@ pub(crate) fn run(
     let runtime = serve::runtime()?;
     let worker = Worker::new(WAITING, registry);
     let (router, models) = (worker.router.clone(), worker.models.clone());
-    let engine = worker.start(pipeline, Vec::new(), std::collections::BTreeMap::new(), name)?;
+    let engine = worker.start(pipeline, Vec::new(), Default::default(), name, PartNames::default())?;
     let (stop, stopped) = oneshot::channel::<()>();
     let server = runtime.block_on(async {
         models.settled().await;

@@ -22,6 +22,7 @@ mod model;
 mod model_set;
 mod models;
 mod output;
+mod part_names;
 mod pool;
 mod previews;
 mod registration;

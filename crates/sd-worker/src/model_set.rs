@@ -2,9 +2,11 @@
 
 use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
+use sd_engine::PartNames;
 
 use crate::args::{ModelArgs, PlaceArgs, ServeArgs};
 use crate::control::ControlNetArgs;
+use crate::part_names;
 
 /// One model of a service and what it is loaded with. Also how a `[[models]]` of the configuration file is read: its keys are
 /// flags without a command.
@@ -26,10 +28,9 @@ impl ModelSetup {
         self.name.as_deref().unwrap_or(self.args.name())
     }
 
-    /// What its refiner is called: the last part of what names it, without an ending.
-    pub(crate) fn refiner_name(&self) -> Option<String> {
-        let last = self.args.refiner.as_deref()?.trim_end_matches('/').rsplit('/').next()?;
-        Some(last.strip_suffix(".safetensors").unwrap_or(last).to_owned())
+    /// What that is called which is loaded beside it.
+    pub(crate) fn part_names(&self) -> PartNames {
+        part_names::of(&self.args)
     }
 }
 
@@ -63,22 +64,4 @@ impl ServeArgs {
 fn shared(args: ModelArgs) -> ModelArgs {
     let place = PlaceArgs { models_file: args.place.models_file, ..PlaceArgs::default() };
     ModelArgs { place, embedding: Vec::new(), preview_vae: None, refiner: None, ..args }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refiner_is_called_by_the_last_part_of_its_name() {
-        for (given, name) in [
-            ("sdxl-refiner", "sdxl-refiner"),
-            ("stabilityai/xl-refiner-1.0", "xl-refiner-1.0"),
-            ("/models/xl-refiner-1.0.safetensors", "xl-refiner-1.0"),
-            ("./refiner/", "refiner"),
-        ] {
-            let setup = ModelSetup::parse_from(["--model=x".to_owned(), format!("--refiner={given}")]);
-            assert_eq!(setup.refiner_name().as_deref(), Some(name));
-        }
-    }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 use sd_engine::{
-    GeneratorError, ModelLoader, ModelMemory, ModelOffer, ModelRules, PipelineGenerator, PipelineNames,
-    Policy, PromptCheck, pipeline_capabilities,
+    GeneratorError, ModelLoader, ModelMemory, ModelOffer, ModelRules, PartNames, PipelineGenerator,
+    PipelineNames, Policy, PromptCheck, pipeline_capabilities,
 };
 use sd_inference::machine::{available_memory, parse_bytes};
 use sd_inference::{LoadOptions, Lora, MemoryLimit, ModelSource, Pipeline, PromptReader};
@@ -83,7 +83,7 @@ struct Settings {
     options: LoadOptions,
     lora_dir: Option<PathBuf>,
     nets: ControlNetArgs,
-    refiner: Option<String>,
+    parts: PartNames,
     offer: ModelOffer,
 }
 
@@ -122,7 +122,7 @@ fn offer(setup: &ModelSetup, source: &ModelSource, options: &LoadOptions) -> Res
         controls: setup.nets.controlnet.iter().map(|net| net.name.clone()).collect(),
         // Which of them fit is known when the model is loaded.
         loras: loras::names(setup.args.lora_dir.as_deref())?,
-        refiner: setup.refiner_name(),
+        refiner: setup.part_names().refiner,
     };
     let estimate = Pipeline::estimate_memory(source, options)?;
     let memory = ModelMemory { weights: estimate.weights, workspace: estimate.workspace };
@@ -139,7 +139,7 @@ impl Settings {
             options,
             lora_dir: setup.args.lora_dir.clone(),
             nets: setup.nets.clone(),
-            refiner: setup.refiner_name(),
+            parts: setup.part_names(),
         })
     }
 
@@ -153,7 +153,7 @@ impl Settings {
         let loras: BTreeMap<String, Lora> =
             loras::of_folder(self.lora_dir.as_deref(), &pipeline).map_err(failed)?;
         let generator = PipelineGenerator::new(pipeline, &self.name, Vec::new());
-        Ok(generator.with_controlnets(nets).with_loras(loras).with_refiner_name(self.refiner.clone()))
+        Ok(generator.with_controlnets(nets).with_loras(loras).with_part_names(self.parts.clone()))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use sd_engine::{
-    EngineHandle, GenerationEngine, Generator, JobRegistry, JobRouter, ModelBoard, PipelineGenerator,
-    RequestQueue, RequestReceiver,
+    EngineHandle, GenerationEngine, Generator, JobRegistry, JobRouter, ModelBoard, PartNames,
+    PipelineGenerator, RequestQueue, RequestReceiver,
 };
 use sd_inference::{ControlNet, Lora, Pipeline};
 
@@ -37,15 +37,16 @@ impl Worker {
     }
 
     /// Starts the engine with the loaded model, which requests call `name`, its ControlNets and its adapters by their
-    /// names.
+    /// names, and what files call that which was loaded beside it.
     pub(crate) fn start(
         self,
         pipeline: Pipeline,
         controlnets: Vec<(String, ControlNet)>,
         loras: BTreeMap<String, Lora>,
         name: &str,
+        parts: PartNames,
     ) -> Result<EngineHandle, Failure> {
-        let generator = PipelineGenerator::new(pipeline, name, Vec::new());
+        let generator = PipelineGenerator::new(pipeline, name, Vec::new()).with_part_names(parts);
         self.start_with(generator.with_controlnets(controlnets).with_loras(loras))
     }
 
