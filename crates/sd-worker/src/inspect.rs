@@ -4,18 +4,15 @@ use std::path::Path;
 
 use clap::{Arg, ArgAction, CommandFactory};
 use operations_contract::OperationKind;
-use sd_engine::{FileTexts, Parameters, read_texts};
+use sd_engine::{FileTexts, Parameters, read_texts, settings::VAE_TILING};
 use serde_json::{Map, Value, json};
 
 use crate::args::{Cli, InspectArgs};
 use crate::exit::{Failure, say};
 
 mod controls;
+mod parts;
 
-/// What the settings of our files call the tiles of the VAE.
-const VAE_TILING: &str = "VAE tiling";
-/// What they call another decoder than the model's.
-const VAE_DECODER: &str = "VAE Decoder";
 /// The command that enlarges.
 const UPSCALE: &str = "upscale";
 
@@ -39,6 +36,8 @@ pub(crate) struct Need {
     pub(crate) field: String,
     /// The flag that names it, or `FILE`.
     pub(crate) flag: &'static str,
+    /// What stands for it in the command.
+    pub(crate) placeholder: String,
     /// What is known of it.
     pub(crate) known: String,
 }
@@ -51,6 +50,8 @@ struct Making {
     command: Vec<String>,
     /// The pictures that it needs.
     needs: Vec<Need>,
+    /// What else it needs beside the model.
+    parts: Vec<parts::Part>,
     notes: Vec<String>,
     own: bool,
 }
@@ -81,9 +82,9 @@ impl Making {
             .parse()
             .map_err(|error: operations_contract::UnknownName| error.to_string())?;
         let mut needs = needed(kind, fields);
-        for Need { field, flag, known } in &needs {
+        for Need { field, placeholder, known, .. } in &needs {
             fields.remove(field);
-            notes.push(format!("{flag} needs the picture that it was made from{known}"));
+            notes.push(format!("{placeholder} stands for the picture that it was made from{known}"));
         }
         let mut command = Command::new(kind);
         command.fields(fields, &mut notes);
@@ -91,15 +92,14 @@ impl Making {
         if tiled && command.argument("vae_tiling").is_some() {
             command.arguments.push("--vae-tiling=always".into());
         }
-        let decoder = settings.as_ref().and_then(|settings| settings.setting(VAE_DECODER)).filter(|_| own);
-        if let Some(decoder) = decoder.filter(|_| command.argument("vae").is_some()) {
-            command.arguments.push(format!("--vae={decoder}"));
-            notes.push(format!("{decoder} decoded it: give its folder or file"));
-        }
-        for Need { field, flag, .. } in &needs {
+        let told = settings.as_ref().filter(|_| own);
+        let parts = parts::of(told, fields, |flag| command.argument(flag).is_some());
+        command.arguments.extend(parts.iter().map(parts::Part::argument));
+        notes.extend(parts.iter().map(parts::Part::note));
+        for Need { flag, placeholder, .. } in &needs {
             match flag.starts_with("--") {
-                true => command.arguments.push(format!("{flag}={}", field.to_uppercase())),
-                false => command.first = field.to_uppercase(),
+                true => command.arguments.push(format!("{flag}={placeholder}")),
+                false => command.first.clone_from(placeholder),
             }
         }
         let controls = controls::of(fields);
@@ -107,11 +107,11 @@ impl Making {
         notes.extend(controls.notes);
         needs.extend(controls.needs);
         command.arguments.push(format!("--output={}", again(file, texts.format)));
-        Ok(Self { command: command.finish(), request, needs, notes, own })
+        Ok(Self { command: command.finish(), request, needs, parts, notes, own })
     }
 
     fn report(&self, texts: &FileTexts, file: &Path) -> Value {
-        let needs = self.needs.iter().map(|Need { field, flag, .. }| json!({"field": field, "flag": flag}));
+        let need = |Need { field, flag, placeholder, .. }: &Need| json!({"field": field, "flag": flag, "placeholder": placeholder});
         json!({
             "file": file,
             "format": texts.format,
@@ -120,7 +120,8 @@ impl Making {
             "own": self.own,
             "request": self.request,
             "command": self.command,
-            "needs": needs.collect::<Vec<_>>(),
+            "needs": self.needs.iter().map(need).collect::<Vec<_>>(),
+            "parts": self.parts.iter().map(parts::Part::report).collect::<Vec<_>>(),
             "notes": self.notes,
             "parameters": texts.parameters,
         })
@@ -133,7 +134,12 @@ fn needed(kind: OperationKind, fields: &Map<String, Value>) -> Vec<Need> {
         Some(size) if !size.is_empty() => format!(", a file of {size}"),
         _ => String::new(),
     };
-    let need = |field: &str, flag| Need { field: field.into(), flag, known: told(field) };
+    let need = |field: &str, flag| Need {
+        field: field.into(),
+        flag,
+        placeholder: field.to_uppercase(),
+        known: told(field),
+    };
     let mut needs = Vec::new();
     if kind == OperationKind::ImageUpscale {
         return vec![need("image", "FILE")];
@@ -232,7 +238,6 @@ impl Command {
                     if let Some(start) = refiner.get("start") {
                         self.arguments.push(format!("--refiner-start={start}"));
                     }
-                    notes.push("its refiner is needed: name it with --refiner".into());
                 }
                 // Parts of an object have flags that begin with its name.
                 (_, Value::Object(parts)) if self.has_parts(field, parts) => {
@@ -351,9 +356,11 @@ mod tests {
         let made = making(json!({"operation": "image_generation", "prompt": "x", "refiner": {"start": 0.7}}));
         assert_eq!(
             quoted_line(&made.command),
-            "sd-worker generate x --refiner-start=0.7 '--output=a b-again.png'"
+            "sd-worker generate x --refiner-start=0.7 --refiner=REFINER '--output=a b-again.png'"
         );
-        assert!(made.notes.iter().any(|note| note.contains("--refiner")), "{:?}", made.notes);
+        // It is a command.
+        Cli::try_parse_from(&made.command).unwrap();
+        assert_eq!(made.notes, ["REFINER stands for the refiner: give its name, folder or file"]);
     }
 
     #[test]

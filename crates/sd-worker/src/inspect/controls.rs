@@ -37,7 +37,7 @@ pub(super) fn of(fields: &mut Map<String, Value>) -> Controls {
             size.as_ref().and_then(Value::as_str).map_or(String::new(), |size| format!(", a file of {size}"));
         found.notes.push(format!("{picture} stands for the picture that steered it as {kind}{known}"));
         let field = format!("control[{index}].image");
-        found.needs.push(Need { field, flag: "--control", known });
+        found.needs.push(Need { field, flag: "--control", placeholder: picture, known });
         found.arguments.push(argument);
         if !nets.iter().any(|net| net == kind) {
             nets.push(kind.to_owned());
