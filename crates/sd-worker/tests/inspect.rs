@@ -8,6 +8,8 @@ mod nets;
 
 #[path = "support/service.rs"]
 mod service;
+#[path = "../../sd-models/tests/support/spelt.rs"]
+mod spelt;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -31,12 +33,11 @@ fn done(output: Output) -> String {
 /// Makes `a.png`, makes it again from what it tells with these files in their places, and expects the same bytes. What
 /// `inspect` printed.
 fn is_made_again(arguments: &[&str], places: &[(&str, &str)], folder: &Path) -> String {
-    is_made_again_by("sd15", arguments, places, folder)
+    is_made_again_by(&fixtures("sd15/model"), arguments, places, folder)
 }
 
-fn is_made_again_by(family: &str, arguments: &[&str], places: &[(&str, &str)], folder: &Path) -> String {
-    let model = fixtures(&format!("{family}/model")).display().to_string();
-    let fixed = ["--steps=2", "--seed=5", "--output=a.png", "--model", &model];
+fn is_made_again_by(model: &Path, arguments: &[&str], places: &[(&str, &str)], folder: &Path) -> String {
+    let fixed = ["--steps=2", "--seed=5", "--output=a.png", "--model", model.to_str().unwrap()];
     done(sd_worker(&[arguments, &fixed].concat(), folder));
     holds("a.png", places, folder)
 }
@@ -195,13 +196,34 @@ fn the_network_of_a_second_pass_is_in_the_command() {
     assert!(!line.contains("UPSCALER"), "{line}");
 }
 
+/// A single file has neither configurations nor a vocabulary.
+#[test]
+fn configurations_from_elsewhere_are_in_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (file, config) = (spelt::write("sd15", folder), spelt::model("sd15").display().to_string());
+    let arguments = ["generate", "circle", "--model-config", &config];
+    let line = is_made_again_by(&file, &arguments, &[("=MODEL_CONFIG", &format!("={config}"))], folder);
+    assert!(line.contains(" --model-config=MODEL_CONFIG "), "{line}");
+    let told =
+        "note: MODEL_CONFIG stands for the configurations of model: give that model's name or folder\n";
+    assert_eq!(notes("a.png", folder), told);
+    let line = is_made_again(&arguments, &[], folder);
+    assert!(!line.contains("MODEL_CONFIG"), "a folder has its own: {line}");
+}
+
 #[test]
 fn a_refiner_is_in_the_command() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let refiner = fixtures("refiner/model").display().to_string();
     let arguments = ["generate", "circle", "--refiner", &refiner, "--refiner-start=0.5"];
-    let line = is_made_again_by("sdxl", &arguments, &[("=REFINER", &format!("={refiner}"))], folder);
+    let line = is_made_again_by(
+        &fixtures("sdxl/model"),
+        &arguments,
+        &[("=REFINER", &format!("={refiner}"))],
+        folder,
+    );
     assert!(line.contains(" --refiner-start=0.5 ") && line.contains(" --refiner=REFINER "), "{line}");
     let told = notes("a.png", folder);
     assert_eq!(told, "note: REFINER stands for the refiner model: give its name, folder or file\n");
