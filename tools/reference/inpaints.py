@@ -15,7 +15,7 @@ import transforms
 import weights
 from common import made_by, seeded, write_json
 
-DEFAULTS = {**transforms.DEFAULTS, "strength": 1.0, "padding": None, "model": "model"}
+DEFAULTS = {**transforms.DEFAULTS, "strength": 1.0, "padding": None, "blur": 0, "model": "model"}
 
 
 def run(name, **changes):
@@ -35,10 +35,16 @@ RUNS = {
         run("own_model", model="unet-inpaint"),
         run("own_model_weaker", model="unet-inpaint", strength=0.6, sampler="euler_a"),
         run("own_model_no_guidance", model="unet-inpaint", guidance_scale=1.0, sampler="ddim"),
+        run("blurred", blur=4),
+        run("blurred_wide", blur=17, strength=0.7, sampler="ddim", width=88, height=56),
+        run("blurred_part", blur=3, padding=4, sampler="ddim", width=64, height=64),
+        run("blurred_own_model", blur=6, model="unet-inpaint"),
     ],
     "sdxl": [
         run("euler"),
         run("weaker", strength=0.5, steps=6, sampler="ddim"),
+        run("blurred", blur=5),
+        run("blurred_weaker", blur=9, strength=0.6, steps=6, sampler="ddim"),
     ],
 }
 
@@ -47,6 +53,7 @@ ABOUT = [
     "reference draws the VAE's sample for several from the first one's generator only.",
     "mask: white is redrawn. padding: padding_mask_crop; then the picture is larger than what the model works on, and the "
     "result is as large as the picture. model unet-inpaint: the model with that folder's UNet of nine channels.",
+    "blur: the mask is blurred by mask_processor.blur with this radius first; the file of mask is the one before.",
     "The files are what apply_overlay makes of picture, mask and result: outside the mask the picture's own bytes.",
     "With padding the reference scales by PIL; others may differ by a few of 255 there.",
 ]
@@ -109,6 +116,7 @@ def build(name, folder):
         files = [f"inpaints/{kind}_{size[0]}x{size[1]}.png" for kind in ("init", "mask")]
         for image, file in zip((init, mask), files):
             image.save(folder / file, optimize=True)
+        mask = pipe.mask_processor.blur(mask, spec["blur"])
         image = generate(pipe, config, spec, init, mask)
         file = f"inpaints/{spec['name']}.png"
         image.save(folder / file, optimize=True)

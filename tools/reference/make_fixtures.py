@@ -3,7 +3,7 @@
     python tools/reference/make_fixtures.py --output fixtures [--only PARTS]
 
 PARTS are noise, schedulers, solvers, sd15, sd21, sdxl, single_files, demo, preprocess, pictures, taesd, upscalers, refiner,
-few_steps, brownian, with commas between them.
+few_steps, brownian, mask_blur, with commas between them.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import few_steps
 import hires
 import inpaints
 import loras
+import mask_blur
 import noise
 import pictures
 import preprocess
@@ -41,7 +42,7 @@ from common import deterministic
 
 # Those that read what others made come after them.
 PARTS = ["noise", "schedulers", "solvers", *families.NAMES, "single_files", "demo", "preprocess", "pictures", "taesd",
-         "upscalers", "refiner", "few_steps", "brownian"]
+         "upscalers", "refiner", "few_steps", "brownian", "mask_blur"]
 
 
 def build_family(name, output):
@@ -96,6 +97,8 @@ def main():
             few_steps.build(arguments.output)
         elif part == "refiner":
             refiner.build(arguments.output)
+        elif part == "mask_blur":
+            mask_blur.build(arguments.output / "mask_blur")
         elif part == "preprocess":
             preprocess.build(arguments.output / "preprocess")
         else:

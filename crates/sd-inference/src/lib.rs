@@ -32,6 +32,7 @@ mod generation;
 mod guidance;
 mod init;
 pub mod machine;
+mod mask_blur;
 mod outpaint;
 mod pipeline;
 mod preview;

@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 use image::imageops::{self, FilterType};
 use image::{GrayImage, Rgb, RgbImage};
 
+use crate::mask_blur::gaussian_blur;
 use crate::schedulers::Scheduler;
 use crate::{Error, Result};
 
@@ -41,6 +42,11 @@ pub(crate) struct Inputs {
 }
 
 impl InitMask {
+    /// The mask with its edge softened by [`blur`](Self::blur), to the bytes of diffusers' `mask_processor.blur`.
+    pub fn softened(&self) -> GrayImage {
+        gaussian_blur(&self.mask, self.blur)
+    }
+
     /// Cuts and scales picture and mask to the size that the model works on. Sides that are the picture's own, up to the
     /// next multiple of `multiple`, scale nothing: what is missing continues the picture's edge and is cut off again.
     pub(crate) fn inputs(
@@ -57,11 +63,7 @@ impl InitMask {
                 limit: format!("as large as the picture, {}", size(picture.dimensions())),
             });
         }
-        let mask = match self.blur {
-            0 => self.mask.clone(),
-            // Three passes of a box, as the reference's: the time does not grow with the radius.
-            blur => imageops::fast_blur(&self.mask, blur as f32),
-        };
+        let mask = self.softened();
         let up = |side: u32| side.checked_next_multiple_of(multiple).unwrap_or(side);
         let fits = (up(picture.width()), up(picture.height())) == (width, height);
         let Some(padding) = self.padding else {

@@ -49,7 +49,7 @@ fn the_same_seed_gives_the_reference_picture() {
             let init = InitImage {
                 image: picture(family, run["init"].as_str().unwrap()),
                 strength: run["strength"].as_f64().unwrap(),
-                mask: Some(InitMask { mask, blur: 0, padding }),
+                mask: Some(InitMask { mask, blur: run["blur"].as_u64().unwrap() as u32, padding }),
             };
             let request = GenerationRequest { init: Some(init), ..request(&run) };
             let file = run["files"][0].as_str().unwrap();
