@@ -12,6 +12,7 @@ use sd_inference::{
 };
 use serde_json::{Value, json};
 
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/sd15/model");
 
 fn copy(from: &Path, to: &Path) {
@@ -43,6 +44,10 @@ fn a_configuration_that_makes_no_model_is_refused_by_file_and_field() {
         ("unet/config.json", "attention_head_dim", json!(0)),
         ("vae/config.json", "latent_channels", json!(0)),
         ("vae/config.json", "block_out_channels", json!([])),
+        (SCHEDULER, "num_train_timesteps", json!(0)),
+        (SCHEDULER, "beta_start", json!(-1)),
+        (SCHEDULER, "prediction_type", json!("flow")),
+        (SCHEDULER, "timestep_spacing", json!("even")),
     ] {
         let path = folder.path().join(file);
         let original = fs::read_to_string(&path).unwrap();
@@ -88,6 +93,42 @@ fn defaults_outside_the_limits_are_refused_by_file_field_and_limit() {
     assert_eq!((info.default_steps, info.default_guidance_scale), (150, 30.0));
     assert_eq!((info.default_width, info.default_height), (64, 2048));
     describe(json!({"default_steps": 1, "default_guidance_scale": 0})).unwrap();
+}
+
+/// The file, the field, the value as it stands there, and what would do.
+#[test]
+fn what_is_wrong_with_a_scheduler_s_file_is_told_in_full() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(Path::new(MODEL), folder.path());
+    let path = folder.path().join(SCHEDULER);
+    let original: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    for (field, value, told) in [
+        ("beta_end", json!(2.0), "`beta_end` is 2, but supported is more than 0 and at most 1"),
+        ("num_train_timesteps", json!(0), "`num_train_timesteps` is 0, but supported is 2 to 100000"),
+        (
+            "prediction_type",
+            json!("flow"),
+            "`prediction_type` is `flow`, but supported is one of epsilon, sample, v_prediction",
+        ),
+        (
+            "_class_name",
+            json!("MyScheduler"),
+            "`_class_name` MyScheduler is not supported; docs/samplers.md lists",
+        ),
+    ] {
+        let mut config = original.clone();
+        config[field] = value;
+        fs::write(&path, config.to_string()).unwrap();
+        let source = ModelSource::folder(folder.path()).unwrap();
+        for refused in [
+            Pipeline::load(&source, &LoadOptions::default()).map(drop),
+            Pipeline::describe(&source, &LoadOptions::default()).map(drop),
+        ] {
+            let message = refused.unwrap_err().to_string();
+            let file = path.display();
+            assert!(message.starts_with(&format!("{file}: {told}")), "{message}");
+        }
+    }
 }
 
 /// Weights that hold no number end a run with the part that they spoil.

@@ -207,6 +207,28 @@ fn an_endpoint_that_is_no_address_is_named() {
     }
 }
 
+/// One message, which names file, field, value and limit, and no job that fails.
+#[test]
+fn a_scheduler_that_nothing_can_run_with_is_refused_with_the_model() {
+    let home = Home::new("http://127.0.0.1:9");
+    let model = home.path("model");
+    for (name, content) in files_in(&spelt::model("sd15")) {
+        std::fs::create_dir_all(model.join(&name).parent().unwrap()).unwrap();
+        std::fs::write(model.join(name), content).unwrap();
+    }
+    let path = model.join("scheduler/scheduler_config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["beta_start"] = (-1).into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let model = model.display().to_string();
+    let message = home.refused(&["generate", "x", "--model", &model, "--sampler", "euler"], &[], 2);
+    let told = format!(
+        "error: {}: `beta_start` is -1, but supported is more than 0 and at most 1\n",
+        path.display()
+    );
+    assert_eq!(message, told);
+}
+
 #[test]
 fn cut_connections_are_resumed_where_they_ended() {
     let (files, _) = repository();

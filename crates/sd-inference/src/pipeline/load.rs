@@ -13,10 +13,10 @@ use serde::Deserialize;
 use super::random::RandomModel;
 use super::refiner::DescribedRefiner;
 use super::text::{Manner, TextEncoders, TextInfo};
-use super::tiny;
 use super::{
     Budget, ControlWork, MemoryEstimate, MemoryLimit, ModelDefaults, Parts, PipelineInfo, VaeTiling, Work,
 };
+use super::{scheduler_file, tiny};
 use crate::autoencoder::{Autoencoder, size_multiple};
 use crate::schedulers::SchedulerConfig;
 use crate::{Error, LatentRgb, Result, UpscaleNetwork, UpscalerInfo};
@@ -279,7 +279,7 @@ impl Described {
     }
 
     fn scheduler(&self, opened: &Opened<'_>) -> Result<SchedulerConfig> {
-        let scheduler = SchedulerConfig::from_json(&opened.text("scheduler/scheduler_config.json")?)?;
+        let scheduler = scheduler_file::read(opened)?;
         Ok(match self.family {
             // The reference corrects two settings that early checkpoints were saved without; its XL pipeline does not.
             "stable-diffusion" => scheduler.with_stable_diffusion_fixes(),

@@ -8,6 +8,7 @@ mod memory;
 mod prompt_reader;
 mod random;
 mod refiner;
+mod scheduler_file;
 mod text;
 mod tiny;
 mod tokens;

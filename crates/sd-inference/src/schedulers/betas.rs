@@ -24,19 +24,40 @@ impl BetaSource<'_> {
     ///
     /// As in torch: everything is f32, except that the running product is kept in f64 and rounded at each element.
     pub(super) fn alphas_cumprod(&self) -> Result<Vec<f32>> {
+        self.check()?;
         let mut betas = self.betas();
         if self.zero_terminal_snr {
             betas = rescale_zero_terminal_snr(&betas);
         }
-        let alphas = cumulative_product(&betas);
-        match betas.iter().find(|beta| !(**beta > 0.0 && **beta <= 1.0)) {
-            Some(beta) => Err(SchedulerError::OutOfRange {
-                field: if self.trained.is_some() { "trained_betas" } else { "beta_start or beta_end" },
-                value: beta.to_string(),
-                limit: "more than 0 and at most 1",
+        match betas.iter().all(|beta| is_beta(*beta)) {
+            true => Ok(cumulative_product(&betas)),
+            // Betas so small that f32 sees no noise in them.
+            false => Err(SchedulerError::OutOfRange {
+                field: "rescale_betas_zero_snr",
+                value: "true".to_owned(),
+                limit: "false, as the betas are too small to be rescaled",
             }),
-            None => Ok(alphas),
         }
+    }
+
+    /// Checks what the configuration says, and tells it as it stands there.
+    fn check(&self) -> Result<()> {
+        let limit = "more than 0 and at most 1";
+        let out_of_range = |field, value| Err(SchedulerError::OutOfRange { field, value, limit });
+        if let Some(trained) = self.trained {
+            let beyond = trained.iter().find(|beta| !is_beta(**beta));
+            return beyond
+                .map_or(Ok(()), |beta| out_of_range("trained_betas", format!("a list with {beta}")));
+        }
+        if self.schedule == BetaSchedule::SquaredCosCapV2 {
+            return Ok(());
+        }
+        for (field, value) in [("beta_start", self.start), ("beta_end", self.end)] {
+            if !is_beta(value as f32) {
+                return out_of_range(field, value.to_string());
+            }
+        }
+        Ok(())
     }
 
     fn betas(&self) -> Vec<f32> {
@@ -52,6 +73,11 @@ impl BetaSource<'_> {
             BetaSchedule::SquaredCosCapV2 => squared_cosine(self.count),
         }
     }
+}
+
+/// Whether it is the share of noise that one timestep may add.
+fn is_beta(beta: f32) -> bool {
+    beta > 0.0 && beta <= 1.0
 }
 
 /// `torch.linspace` in f32: counted from both ends, product and sum rounded once.
@@ -130,8 +156,23 @@ mod tests {
     }
 
     #[test]
-    fn a_beta_outside_its_range_is_refused() {
-        let message = BetaSource { end: 1.5, ..SD }.alphas_cumprod().unwrap_err().to_string();
-        assert!(message.starts_with("beta_start or beta_end is 1.0"), "{message}");
+    fn a_beta_outside_its_range_is_told_as_it_was_given() {
+        let message = |source: BetaSource<'_>| source.alphas_cumprod().unwrap_err().to_string();
+        let limit = "but must be more than 0 and at most 1";
+        for (end, told) in [(1.5, "1.5"), (2.0, "2"), (-1.0, "-1"), (0.0, "0"), (f64::NAN, "NaN")] {
+            for schedule in [BetaSchedule::Linear, BetaSchedule::ScaledLinear] {
+                let source = BetaSource { schedule, ..SD };
+                let (start, end) =
+                    (BetaSource { start: end, ..source.clone() }, BetaSource { end, ..source });
+                assert_eq!(message(start), format!("beta_start is {told}, {limit}"));
+                assert_eq!(message(end), format!("beta_end is {told}, {limit}"));
+            }
+        }
+        let trained = BetaSource { count: 2, trained: Some(&[0.5, 2.5]), ..SD };
+        assert_eq!(message(trained), format!("trained_betas is a list with 2.5, {limit}"));
+        let unused = BetaSource { start: -1.0, schedule: BetaSchedule::SquaredCosCapV2, ..SD };
+        assert!(unused.alphas_cumprod().is_ok());
+        let tiny = BetaSource { start: 1e-12, end: 1e-12, zero_terminal_snr: true, ..SD };
+        assert!(message(tiny).starts_with("rescale_betas_zero_snr is true"));
     }
 }

@@ -2,7 +2,6 @@
 
 use serde::Deserialize;
 
-use super::betas::BetaSource;
 use super::consistency::{Lcm, Tcd};
 use super::ddim::Ddim;
 use super::ddpm::Ddpm;
@@ -25,14 +24,10 @@ use super::{
     SchedulerOptions, TimestepSpacing,
 };
 
-/// The most training timesteps that a configuration may ask for; models have 1000.
-const MAX_TRAIN_TIMESTEPS: usize = 100_000;
-
 /// A `scheduler_config.json` as diffusers writes it, for any of its classes.
 ///
 /// A field that is missing or null has the default of the diffusers class that the sampler corresponds to; a field
-/// that is not listed here is ignored. Names are checked when a run is made, so that a model whose own sampler is
-/// unknown can still be used with another.
+/// that is not listed here is ignored. [`check`](Self::check) tells whether samplers can run with it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -178,46 +173,12 @@ impl SchedulerConfig {
 
     /// The share of signal in the squared sample at each training timestep, f32 as in torch.
     pub fn alphas_cumprod(&self) -> Result<Vec<f32>> {
-        let (start, end, schedule) = self.beta_defaults();
-        let count = match &self.trained_betas {
-            Some(betas) => betas.len(),
-            None => self.num_train_timesteps.unwrap_or(1000),
-        };
-        if !(2..=MAX_TRAIN_TIMESTEPS).contains(&count) {
-            return Err(SchedulerError::OutOfRange {
-                field: "num_train_timesteps",
-                value: count.to_string(),
-                limit: "2 to 100000",
-            });
-        }
-        let source = BetaSource {
-            count,
-            start: self.beta_start.unwrap_or(start),
-            end: self.beta_end.unwrap_or(end),
-            schedule: parsed(&self.beta_schedule, schedule)?,
-            trained: self.trained_betas.as_deref(),
-            zero_terminal_snr: self.rescale_betas_zero_snr.unwrap_or(false),
-        };
-        source.alphas_cumprod()
+        self.beta_source()?.alphas_cumprod()
     }
 
     /// How many timesteps the model was trained on, as the reference's pipelines read it.
     pub(crate) fn train_timesteps(&self) -> usize {
         self.num_train_timesteps.unwrap_or(1000)
-    }
-
-    /// Betas are a matter of the model, so their defaults are those of the model's own class.
-    fn beta_defaults(&self) -> (f64, f64, BetaSchedule) {
-        match self.class_name.as_deref() {
-            Some("LCMScheduler" | "TCDScheduler") => (0.00085, 0.012, BetaSchedule::ScaledLinear),
-            Some(
-                "HeunDiscreteScheduler"
-                | "KDPM2DiscreteScheduler"
-                | "KDPM2AncestralDiscreteScheduler"
-                | "DPMSolverSDEScheduler",
-            ) => (0.00085, 0.012, BetaSchedule::Linear),
-            _ => (0.0001, 0.02, BetaSchedule::Linear),
-        }
     }
 
     fn plan(&self, options: &SchedulerOptions) -> Result<Plan> {
@@ -291,43 +252,6 @@ impl SchedulerConfig {
                 unsupported(field, "beside another schedule's flag; choose one")
             }
         }
-    }
-
-    fn check_levels(&self) -> Result<()> {
-        let out_of_range =
-            |field, value: String, limit| Err(SchedulerError::OutOfRange { field, value, limit });
-        for (field, level) in [("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)] {
-            if let Some(level) = level.filter(|level| !(level.is_finite() && *level > 0.0)) {
-                return out_of_range(field, level.to_string(), "more than 0");
-            }
-        }
-        if let (Some(low), Some(high)) = (self.sigma_min, self.sigma_max)
-            && low >= high
-        {
-            return out_of_range("sigma_min", low.to_string(), "less than sigma_max");
-        }
-        match self.steps_offset {
-            Some(offset) if offset >= MAX_TRAIN_TIMESTEPS => {
-                out_of_range("steps_offset", offset.to_string(), "less than 100000")
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn refuse_flow(&self) -> Result<()> {
-        let class = self.class_name.as_deref().unwrap_or_default();
-        let hint = "flow matching is not implemented yet";
-        if class.starts_with("FlowMatch") {
-            return Err(SchedulerError::Unsupported { field: "_class_name", value: class.to_owned(), hint });
-        }
-        if self.use_flow_sigmas == Some(true) {
-            return Err(SchedulerError::Unsupported {
-                field: "use_flow_sigmas",
-                value: "true".to_owned(),
-                hint,
-            });
-        }
-        Ok(())
     }
 }
 

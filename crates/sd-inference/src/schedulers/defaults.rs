@@ -62,7 +62,7 @@ impl SchedulerConfig {
         Err(SchedulerError::Unsupported {
             field: "_class_name",
             value: class.to_owned(),
-            hint: "choose a sampler for it, unless it is a flow-matching model",
+            hint: "docs/samplers.md lists the classes that are",
         })
     }
 }

@@ -30,6 +30,7 @@
 
 mod alphas;
 mod betas;
+mod check;
 mod config;
 mod consistency;
 mod ddim;
