@@ -36,6 +36,7 @@ pub mod nn;
 pub mod registry;
 pub mod save;
 pub mod single_file;
+mod snapshots;
 pub mod taesd;
 mod tensor_index;
 pub mod unet;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::{Error, ModelFiles, Result};
+use crate::{Error, ModelFiles, Result, snapshots};
 
 /// Short names for hub repositories in the diffusers layout, and for the vocabulary that single files lack.
 pub const ALIASES: &[(&str, &str)] = &[
@@ -218,12 +218,10 @@ impl Registry {
         })
     }
 
-    /// The folder of the newest snapshot of `repository` in the cache, if there is one.
+    /// The folder of the snapshot that `repository` means, if the cache holds one: that of the branch `main`, else that of
+    /// the revision that was fetched last.
     pub fn snapshot(&self, repository: &str) -> Option<PathBuf> {
-        let folder = self.repository_folder(repository)?;
-        let revision = std::fs::read_to_string(folder.join("refs/main")).ok()?;
-        let folder = folder.join("snapshots").join(revision.trim());
-        folder.is_dir().then_some(folder)
+        snapshots::usual(&self.repository_folder(repository)?)
     }
 
     /// Where the cache keeps `repository`, whether it does or not.

@@ -207,6 +207,28 @@ fn an_endpoint_that_is_no_address_is_named() {
     }
 }
 
+/// A branch and a commit are used by the repository's name, as `main` is.
+#[test]
+fn another_revision_is_used_by_name() {
+    let (files, _) = repository();
+    let server = Server::start(files);
+    for revision in ["dev", COMMIT] {
+        let home = Home::new(&server.url);
+        server.misbehave(Faults { stuck_at: Some(150_000), ..Faults::default() });
+        home.refused(&["models", "pull", "tiny/model", "--revision", revision], &[], 1);
+        // What is not whole is no model yet, whatever it is called.
+        home.refused(&["models", "inspect", "tiny/model"], &[], 2);
+
+        server.misbehave(Faults::default());
+        home.succeed(&["models", "pull", "tiny/model", "--revision", revision]);
+        assert!(!home.repository().join("refs/main").exists());
+        assert!(home.succeed(&["models", "list"]).contains("tiny/model"), "{revision}");
+        home.succeed(&["models", "inspect", "tiny/model"]);
+        home.succeed(&["generate", "x", "--model", "tiny/model", "--steps", "1", "-o", "x.png"]);
+        home.succeed(&["models", "remove", "tiny/model", "--yes"]);
+    }
+}
+
 /// One message, which names file, field, value and limit, and no job that fails.
 #[test]
 fn a_scheduler_that_nothing_can_run_with_is_refused_with_the_model() {

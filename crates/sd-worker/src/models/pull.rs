@@ -34,10 +34,9 @@ pub(crate) fn run(args: &PullArgs) -> Result<(), Failure> {
         cache.fetch(&hub, &listing, remote, &bar)?;
     }
     bar.finish_and_clear();
-    // A branch is only moved when everything it stands for is there; a commit stands for itself.
-    if args.revision != listing.commit {
-        cache.set_revision(&args.revision, &listing.commit)?;
-    }
+    // A branch is only moved when everything it stands for is there. A commit stands for itself, but what is whole is
+    // known by this alone.
+    cache.set_revision(&args.revision, &listing.commit)?;
     let snapshot = cache.snapshot(&listing.commit);
     let fetched = total.saturating_sub(present);
     say(format!(

@@ -10,6 +10,8 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// What the repository can be asked for; all are that commit.
+const REVISIONS: [&str; 3] = ["main", "dev", COMMIT];
 
 /// How the server misbehaves.
 #[derive(Debug, Default, Clone)]
@@ -143,7 +145,7 @@ impl State {
         }
         let reply = if !authorised {
             "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned()
-        } else if path == "/api/models/tiny/model/revision/main" {
+        } else if REVISIONS.iter().any(|name| path == format!("/api/models/tiny/model/revision/{name}")) {
             let mut siblings: Vec<_> = self.files.keys().map(|name| json!({"rfilename": name})).collect();
             siblings.push(json!({"rfilename": "../../evil"}));
             let body = json!({"id": "tiny/model", "sha": commit, "siblings": siblings}).to_string();
