@@ -492,6 +492,15 @@ fn loose_parts_are_known_by_kind_and_family() {
     assert_eq!((vae.kind, vae.family), ("vae", None));
     let text = inspect(&spelt::model("sd15").join("text_encoder/model.safetensors"));
     assert_eq!(text.kind, "text encoder");
+    // A tiny autoencoder in one file, and its halves as the original repository names their tensors.
+    for file in [
+        "model/diffusion_pytorch_model.safetensors",
+        "original/taesd_decoder.safetensors",
+        "original/taesd_encoder.safetensors",
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/taesd").join(file);
+        assert_eq!(inspect(&path).kind, "tiny vae", "{file}");
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.safetensors");
     for (name, shape, kind, family) in [

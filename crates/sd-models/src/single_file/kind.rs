@@ -1,5 +1,6 @@
 //! What a safetensors file holds, told from the names and shapes of its tensors alone.
 
+use crate::taesd;
 use crate::tensor_index::TensorIndex;
 
 /// The prefix of the UNet in a whole checkpoint.
@@ -85,7 +86,7 @@ impl FileKind {
         if has("decoder.conv_in.weight") || has(&format!("{VAE}decoder.conv_in.weight")) {
             return Self::Vae;
         }
-        if any(&["decoder.layers."]) && !any(&["self_attn."]) {
+        if any(&["decoder.layers."]) && !any(&["self_attn."]) || taesd::names_half(has) {
             return Self::TinyVae;
         }
         if any(&["layers.0.self_attn.q_proj.weight", "resblocks.0.attn.in_proj_weight"]) {
@@ -133,6 +134,11 @@ mod tests {
             (&["decoder.conv_in.weight"], FileKind::Vae),
             (&["first_stage_model.decoder.conv_in.weight"], FileKind::Vae),
             (&["decoder.layers.0.weight"], FileKind::TinyVae),
+            (&["1.weight", "3.conv.0.weight"], FileKind::TinyVae),
+            (&["0.weight", "1.conv.0.weight"], FileKind::TinyVae),
+            (&["taesd_decoder.1.weight", "taesd_decoder.3.conv.0.weight"], FileKind::TinyVae),
+            (&["encoder.0.weight", "encoder.1.conv.0.weight"], FileKind::TinyVae),
+            (&["1.weight", "0.weight"], FileKind::Unknown),
             (&["text_model.encoder.layers.0.self_attn.q_proj.weight"], FileKind::TextEncoder),
             (&["conv_in.weight", "controlnet_cond_embedding.conv_in.weight"], FileKind::ControlNet),
             (&["control_model.input_blocks.0.0.weight"], FileKind::ControlNet),

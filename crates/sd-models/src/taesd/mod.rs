@@ -209,6 +209,18 @@ pub(crate) fn names_decoder(contains: impl Fn(&str) -> bool) -> bool {
     DECODERS.iter().any(|(scope, first)| contains(&name(scope, &format!("{first}.weight"))))
 }
 
+/// Whether these names are those of either half of a tiny autoencoder: its first layer, and the first block behind it. The
+/// original files number the layers of one half from the top.
+pub(crate) fn names_half(contains: impl Fn(&str) -> bool) -> bool {
+    let both = |scope: &str, first: usize, block: usize| {
+        contains(&name(scope, &format!("{first}.weight")))
+            && contains(&name(scope, &format!("{block}.conv.0.weight")))
+    };
+    // A decoder has a ReLU in between.
+    DECODERS.iter().any(|(scope, first)| both(scope, *first, first + 2))
+        || ENCODERS.iter().chain(&[("", 0)]).any(|(scope, first)| both(scope, *first, first + 1))
+}
+
 /// Whether the `config.json` is that of a tiny autoencoder.
 ///
 /// # Errors
