@@ -9,7 +9,7 @@ use memmap2::Mmap;
 use serde::de::DeserializeOwned;
 
 use crate::assembled::AssembledFiles;
-use crate::{Error, Result, single_file};
+use crate::{Error, Result, json, single_file};
 
 /// A file compiled into the program: its path inside the model folder (`unet/config.json`) and its bytes.
 pub type EmbeddedFile = (&'static str, &'static [u8]);
@@ -143,7 +143,7 @@ impl ModelFiles {
     /// [`Error::Io`] when it cannot be read, [`Error::Json`] when it does not parse as `T`.
     pub fn json<T: DeserializeOwned>(&self, relative: &str) -> Result<T> {
         let bytes = self.bytes(relative)?;
-        serde_json::from_slice(bytes.as_slice())
+        json::from_slice(bytes.as_slice())
             .map_err(|source| Error::Json { file: self.describe(relative), source })
     }
 }

@@ -29,6 +29,7 @@ mod error;
 pub mod esrgan;
 mod files;
 pub mod inspect;
+pub mod json;
 mod layers;
 pub mod lora;
 mod memory;

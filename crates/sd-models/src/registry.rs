@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::{Error, ModelFiles, Result, snapshots};
+use crate::{Error, ModelFiles, Result, json, snapshots};
 
 /// Short names for hub repositories in the diffusers layout, and for the vocabulary that single files lack.
 pub const ALIASES: &[(&str, &str)] = &[
@@ -49,7 +49,10 @@ struct AliasFile {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "must be a repository, a folder or a file, or an object with `model` and, as wished, `vae`, `unet`, `config`"
+)]
 enum AliasValue {
     Model(String),
     Entry(AliasEntry),
@@ -98,7 +101,7 @@ impl Registry {
     /// [`Error::Io`] and [`Error::Json`] when it cannot be read.
     pub fn with_file(mut self, path: &Path) -> Result<Self> {
         let text = std::fs::read(path).map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
-        let file: AliasFile = serde_json::from_slice(&text)
+        let file: AliasFile = json::from_slice(&text)
             .map_err(|source| Error::Json { file: path.display().to_string(), source })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let place = |text: String| match text.starts_with('.') || text.ends_with(".safetensors") {
@@ -324,7 +327,10 @@ mod tests {
 
         std::fs::write(&path, r#"{"models": {"a": {"modle": "x"}}}"#).unwrap();
         let error = Registry::new(None).with_file(&path).unwrap_err().to_string();
-        assert!(error.contains("models.json"), "{error}");
+        assert!(
+            error.contains("models.json: `models.a`: must be a repository, a folder or a file"),
+            "{error}"
+        );
     }
 
     #[test]

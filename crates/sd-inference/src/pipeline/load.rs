@@ -149,7 +149,7 @@ impl Opened<'_> {
     /// The parsed JSON file `relative`.
     pub(super) fn json<T: serde::de::DeserializeOwned>(&self, relative: &str) -> Result<T> {
         let text = self.text(relative)?;
-        serde_json::from_str(&text)
+        sd_models::json::from_slice(text.as_bytes())
             .map_err(|source| sd_models::Error::Json { file: self.describe(relative), source }.into())
     }
 

@@ -116,7 +116,7 @@ pub struct SchedulerConfig {
 impl SchedulerConfig {
     /// Reads the text of a `scheduler_config.json`, also one with the bare `-Infinity` that Python writes.
     pub fn from_json(text: &str) -> Result<Self> {
-        Ok(serde_json::from_str(&without_bare_infinities(text))?)
+        Ok(sd_models::json::from_slice(without_bare_infinities(text).as_bytes())?)
     }
 
     /// What the reference's `StableDiffusionPipeline` (SD 1.x and 2.x, not SDXL) does to a loaded scheduler: leading

@@ -44,7 +44,7 @@ struct SpecialTokens {
 
 /// A token is written as text or as an object around its text.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a text, or an object with `content`")]
 enum TokenName {
     Text(String),
     Object { content: String },

@@ -23,7 +23,7 @@ use crate::assembled::{AssembledFiles, PartSource, Text};
 use crate::clip::ClipTextConfig;
 use crate::files::FileBytes;
 use crate::tensor_index::{TensorFile, TensorIndex};
-use crate::{Error, ModelFiles, Result, registry, taesd};
+use crate::{Error, ModelFiles, Result, json, registry, taesd};
 
 /// Of models for SD 2.x that predict the velocity, this bias spreads more widely than of those that predict noise.
 const VELOCITY_MARK: &str = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias";
@@ -171,7 +171,7 @@ fn text_tensors(
         _ => ("cond_stage_model.transformer.", "cond_stage_model.model."),
     };
     let file = format!("{folder}/config.json");
-    let config: ClipTextConfig = serde_json::from_slice(files.bytes(&file)?.as_slice())
+    let config: ClipTextConfig = json::from_slice(files.bytes(&file)?.as_slice())
         .map_err(|source| Error::Json { file: files.describe(&file), source })?;
     let shape = (&config).into();
     Ok(index.renamed(|key, location| {

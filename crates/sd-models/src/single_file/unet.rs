@@ -11,7 +11,7 @@ use crate::files::FileBytes;
 use crate::single_file::FileKind;
 use crate::tensor_index::TensorIndex;
 use crate::unet::UnetConfig;
-use crate::{Error, ModelFiles, Result, inspect};
+use crate::{Error, ModelFiles, Result, inspect, json};
 
 /// Where a model has the UNet's configuration.
 const CONFIG: &str = "unet/config.json";
@@ -44,7 +44,7 @@ pub(crate) fn with_unet(files: ModelFiles, path: &Path) -> Result<ModelFiles> {
             (text, PartSource::Tensors(Arc::new(tensors)))
         }
     };
-    let config: UnetConfig = serde_json::from_slice(text.bytes.as_slice())
+    let config: UnetConfig = json::from_slice(text.bytes.as_slice())
         .map_err(|source| Error::Json { file: text.label.clone(), source })?;
     if config.text_width() != own.text_width() {
         return Err(refuse(mismatch(config.text_width(), own.text_width())));

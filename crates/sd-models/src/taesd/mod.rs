@@ -13,7 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use crate::nn::{FeatureMap, Seamless};
-use crate::{Error, ModelFiles, Result, Weights};
+use crate::{Error, ModelFiles, Result, Weights, json};
 use layers::{Layers, Way};
 
 /// Where each naming keeps the decoder, and the number of its first layer. The original decoder begins with a layer that
@@ -231,10 +231,10 @@ pub(crate) fn is_config(text: &[u8], file: &str) -> Result<bool> {
         #[serde(rename = "_class_name", default)]
         class_name: String,
     }
-    let json = |source| Error::Json { file: file.into(), source };
-    match serde_json::from_slice::<Class>(text).map_err(json)?.class_name.as_str() {
+    let told = |source| Error::Json { file: file.into(), source };
+    match json::from_slice::<Class>(text).map_err(told)?.class_name.as_str() {
         "AutoencoderTiny" => {
-            serde_json::from_slice::<TinyConfig>(text).map_err(json)?.check(file)?;
+            json::from_slice::<TinyConfig>(text).map_err(told)?.check(file)?;
             Ok(true)
         }
         _ => Ok(false),

@@ -1,18 +1,32 @@
 //! `unet/config.json`.
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::{Error, Result};
 
 /// A value for all blocks, or one for each.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone)]
 pub enum PerBlock<T> {
     /// The same everywhere.
     One(T),
     /// In the order of the down blocks.
     Each(Vec<T>),
+}
+
+impl<'de> Deserialize<'de> for PerBlock<usize> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let found = Value::deserialize(deserializer)?;
+        let whole = |value: &Value| usize::try_from(value.as_u64()?).ok();
+        let read = match &found {
+            Value::Array(values) => values.iter().map(whole).collect::<Option<_>>().map(Self::Each),
+            value => whole(value).map(Self::One),
+        };
+        read.ok_or_else(|| {
+            D::Error::custom(format!("{found} is neither a whole number from 0 nor a list of such"))
+        })
+    }
 }
 
 impl<T: Copy> PerBlock<T> {

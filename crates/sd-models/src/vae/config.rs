@@ -9,7 +9,7 @@ const MAX_LEVELS: usize = 8;
 
 /// One number for both sides of a picture, or height and width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a whole number, or height and width")]
 pub enum SampleSize {
     /// A square.
     Side(usize),
