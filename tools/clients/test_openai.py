@@ -72,6 +72,22 @@ class OpenAi(WorkerTestCase):
         self.assertEqual(first.data[0].b64_json, again.data[0].b64_json)
         self.assertNotEqual(first.data[0].b64_json, other.data[0].b64_json)
 
+    def test_a_request_that_is_sent_again_is_the_same_job(self):
+        # Without a seed: pictures of two jobs would differ.
+        key = {"Idempotency-Key": "generated"}
+        first, again = (self.client.images.generate(prompt=PROMPT, extra_headers=key) for _ in range(2))
+        self.assertEqual((again.job_id, again.data[0].b64_json), (first.job_id, first.data[0].b64_json))
+        with self.client.images.generate(prompt=PROMPT, extra_headers=key, stream=True) as stream:
+            self.assertEqual([event.b64_json for event in stream], [first.data[0].b64_json])
+        # Forms are written with another boundary each time.
+        base, key = png(picture(first.data[0])).getvalue(), {"Idempotency-Key": "edited"}
+        files = (io.BytesIO(base) for _ in range(2))
+        edits = [self.client.images.edit(image=("a.png", file), prompt=PROMPT, extra_headers=key) for file in files]
+        self.assertEqual(edits[0].job_id, edits[1].job_id)
+        with self.assertRaises(openai.UnprocessableEntityError) as caught:
+            self.client.images.edit(image=("a.png", base), prompt="another", extra_headers=key)
+        self.assertEqual(caught.exception.code, "idempotency_key_reused")
+
     def test_an_address_leads_to_the_picture(self):
         answer = self.generate(response_format="url", n=2)
         self.assertIsNone(answer.data[0].b64_json)

@@ -11,6 +11,14 @@ pub(crate) struct IdempotencyKey {
 }
 
 impl IdempotencyKey {
+    /// The key, with the request's own fingerprint where it has one, else with that of its operation.
+    pub(crate) fn of(key: String, request: Option<[u8; 32]>, operation: &Operation) -> Self {
+        match request {
+            Some(fingerprint) => Self { key, fingerprint },
+            None => Self::new(key, operation),
+        }
+    }
+
     /// The key, with this operation as it was sent: before anything is filled in, so that what is drawn (a seed, say) does
     /// not make a difference.
     pub(crate) fn new(key: String, operation: &Operation) -> Self {
@@ -46,6 +54,15 @@ mod tests {
 
     fn fingerprint(operation: &Operation) -> [u8; 32] {
         IdempotencyKey::new("k".into(), operation).fingerprint
+    }
+
+    #[test]
+    fn a_request_that_tells_itself_counts_instead_of_its_operation() {
+        let of =
+            |request, prompt: &str| IdempotencyKey::of("k".into(), request, &Operation::generate(prompt));
+        assert_eq!(of(Some([1; 32]), "a"), of(Some([1; 32]), "b"));
+        assert_ne!(of(Some([1; 32]), "a"), of(Some([2; 32]), "a"));
+        assert_eq!(of(None, "a"), IdempotencyKey::new("k".into(), &Operation::generate("a")));
     }
 
     #[test]

@@ -261,10 +261,11 @@ impl JobRouter {
     fn admit(&self, parsed: ParsedOperation, options: SubmitOptions) -> Result<Accepted, SubmitError> {
         let ParsedOperation { operation, mut faults } = parsed;
         let Some(operation) = operation else { return Err(SubmitError::Invalid(faults)) };
-        let key = options.idempotency_key.filter(|_| faults.is_empty());
+        let told = options.fingerprint.is_some();
+        let key = options.idempotency_key.filter(|_| told || faults.is_empty());
         let sender = Sender {
             caller: options.caller,
-            key: key.map(|key| IdempotencyKey::new(key, &operation)),
+            key: key.map(|key| IdempotencyKey::of(key, options.fingerprint, &operation)),
             trace_parent: options.trace_parent,
             request_id: options.request_id,
         };

@@ -16,6 +16,9 @@ pub struct SubmitOptions {
     /// A name of the caller's choice: the same operation under the same name is the same job, as long as the job is
     /// remembered.
     pub idempotency_key: Option<String>,
+    /// What tells whether two requests under the same name are the same, where the operation does not: a hash of the request as
+    /// it came, for one that is translated by settings which may change meanwhile.
+    pub fingerprint: Option<[u8; 32]>,
     /// The trace that the request is a part of, as `traceparent` of the W3C's Trace Context tells it. Nobody has looked at it
     /// yet: see [`JobRouter::with_trace_parents`](crate::JobRouter::with_trace_parents).
     pub trace_parent: Option<Arc<str>>,
@@ -34,6 +37,13 @@ impl SubmitOptions {
     #[must_use]
     pub fn under(mut self, idempotency_key: Option<String>) -> Self {
         self.idempotency_key = idempotency_key;
+        self
+    }
+
+    /// Of a request with this hash.
+    #[must_use]
+    pub fn sent_as(mut self, fingerprint: [u8; 32]) -> Self {
+        self.fingerprint = Some(fingerprint);
         self
     }
 

@@ -11,19 +11,30 @@ use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::intake::Upload;
 
-/// Translates a body and submits the operation, where that holds nobody up. What `translate` gives beside the operation
-/// comes back.
+/// A request to another interface in the words of the contract.
+pub(crate) struct Translated<T> {
+    pub(crate) operation: ParsedOperation,
+    /// What the answer is made by.
+    pub(crate) asked: T,
+    /// What tells it apart from others under the same key. Not its operation: that follows from settings and from what
+    /// the model can do, and when the same comes again, a restart later, these may be others.
+    pub(crate) fingerprint: [u8; 32],
+}
+
+/// Translates a body and submits the operation under the key that it was sent with, where that holds nobody up. How it is
+/// to be answered comes back.
 pub(crate) async fn submit<T: Send + 'static>(
     api: &Api,
     caller: &Caller,
+    key: Option<String>,
     body: Upload,
-    translate: impl FnOnce(Bytes) -> Result<(ParsedOperation, T), ApiError> + Send + 'static,
+    translate: impl FnOnce(Bytes) -> Result<Translated<T>, ApiError> + Send + 'static,
 ) -> Result<(Accepted, T), ApiError> {
-    let (router, options) = (api.router().clone(), caller.submits());
+    let (router, options) = (api.router().clone(), caller.submits().under(key));
     let submit = move |body| {
-        let (parsed, beside) = translate(body)?;
-        let accepted = router.submit_with(parsed, options).map_err(ApiError::from)?;
-        Ok((accepted, beside))
+        let Translated { operation, asked, fingerprint } = translate(body)?;
+        let accepted = router.submit_with(operation, options.sent_as(fingerprint)).map_err(ApiError::from)?;
+        Ok((accepted, asked))
     };
     api.intake().work(body, submit).await
 }

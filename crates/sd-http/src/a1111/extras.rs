@@ -14,7 +14,8 @@ use crate::body::{self, ResponseBody};
 use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::intake::Upload;
-use crate::{submission, wait};
+use crate::submission::{self, Translated};
+use crate::{idempotency, wait};
 
 /// The name by which `upscalers` lists the worker's network.
 const NETWORK: &str = "Network";
@@ -24,13 +25,19 @@ const SCALE: f64 = 2.0;
 pub(crate) async fn handle(
     api: &Api,
     caller: &Caller,
+    key: Option<String>,
     body: Upload,
 ) -> Result<Response<ResponseBody>, ApiError> {
     let settings = api.a1111().settings(caller);
-    let translate = move |body: Bytes| Ok(translate(&super::object(&body)?, &settings));
-    let submitted = submission::submit(api, caller, body, translate).await;
+    let translate = move |body: Bytes| {
+        let fields = super::object(&body)?;
+        let fingerprint = idempotency::fingerprint("extra-single-image", &fields, &[], &[]);
+        let (operation, asked) = translate(&fields, &settings);
+        Ok(Translated { operation, asked, fingerprint })
+    };
+    let submitted = submission::submit(api, caller, key, body, translate).await;
     let (accepted, ignored) = submitted.map_err(|error| error.renamed(their_name))?;
-    let id = accepted.job_id;
+    let (id, repeated) = (accepted.job_id, accepted.repeated);
     api.a1111().add(api, caller, id.clone());
     let mut response = match wait::end_of(api, &id).await {
         Ok(images) => {
@@ -41,6 +48,7 @@ pub(crate) async fn handle(
         Err(error) => error.respond(error_body),
     };
     wait::name_job(response.headers_mut(), &id);
+    idempotency::mark(response.headers_mut(), repeated);
     Ok(response)
 }
 

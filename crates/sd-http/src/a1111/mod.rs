@@ -36,6 +36,7 @@ use crate::api::Api;
 use crate::body::{self, BodyKind, BoxError, ResponseBody};
 use crate::caller::Caller;
 use crate::error::ApiError;
+use crate::idempotency;
 use crate::intake::Upload;
 
 pub(crate) use auth::take_basic_as_bearer;
@@ -116,12 +117,14 @@ where
 {
     match call {
         Call::Generate(kind) => {
+            let key = idempotency::key(request.headers())?;
             let body = upload(api, request).await?;
-            generate::handle(api, kind, caller, body).await
+            generate::handle(api, kind, caller, key, body).await
         }
         Call::Enlarge => {
+            let key = idempotency::key(request.headers())?;
             let body = upload(api, request).await?;
-            extras::handle(api, caller, body).await
+            extras::handle(api, caller, key, body).await
         }
         Call::PngInfo => {
             let body = upload(api, request).await?;

@@ -16,6 +16,15 @@ pub(crate) enum Kind {
     Img2Img,
 }
 
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Txt2Img => "txt2img",
+            Self::Img2Img => "img2img",
+        }
+    }
+}
+
 /// How the answer is to look.
 #[derive(Debug)]
 pub(crate) struct Asked {

@@ -1,7 +1,7 @@
 //! `POST /v1/jobs`
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue, LOCATION};
+use http::header::{HeaderValue, LOCATION};
 use http::{Request, Response, StatusCode};
 use hyper::body::Body;
 use operations_contract::{JobId, Operation, Submitted};
@@ -17,9 +17,6 @@ use crate::idempotency;
 use crate::multipart;
 use crate::query;
 use crate::wait::{self, Waiting};
-
-/// The answer to a request that came before: nothing new was begun.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 pub(crate) async fn handle<B>(
     api: &Api,
@@ -49,9 +46,7 @@ where
         Some(waiting) => wait::answer(api, &accepted.job_id, waiting).await?,
         None => submitted(accepted.job_id),
     };
-    if repeated {
-        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-    }
+    idempotency::mark(response.headers_mut(), repeated);
     Ok(response)
 }
 

@@ -9,10 +9,14 @@ use tokio::runtime::Handle;
 use super::Call;
 use crate::body::{self, BodyKind};
 use crate::error::ApiError;
+use crate::idempotency;
 use crate::multipart::{self, Part};
 
 /// Fields of OpenAI's that are texts whatever stands in them.
 const TEXTS: [&str; 3] = ["user", "safety_identifier", "size"];
+
+/// Fields that say how the answer looks, and nothing about the job.
+const ABOUT_THE_ANSWER: [&str; 3] = ["stream", "partial_images", "response_format"];
 
 /// A request as it came: its fields, and its files.
 #[derive(Debug, Default)]
@@ -60,6 +64,13 @@ pub(crate) fn read(body: Bytes, kind: BodyKind, max_part_bytes: usize) -> Result
 }
 
 impl Form {
+    /// What tells this request apart from others under the same key.
+    pub(crate) fn fingerprint(&self, call: Call) -> [u8; 32] {
+        let images = self.images.iter().map(|image| ("image", &image[..]));
+        let files: Vec<_> = images.chain(self.mask.iter().map(|mask| ("mask", &mask[..]))).collect();
+        idempotency::fingerprint(call.name(), &self.fields, &ABOUT_THE_ANSWER, &files)
+    }
+
     /// A field of text; `name[key]` is the field `key` of the object `name`, as clients write objects in forms.
     fn add(&mut self, part: &Part) -> Result<(), FieldError> {
         let text =

@@ -23,7 +23,8 @@ use crate::api::Api;
 use crate::body::{BoxError, ResponseBody};
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::submission;
+use crate::idempotency;
+use crate::submission::{self, Translated};
 use crate::wait;
 
 pub(crate) use answer::now;
@@ -49,6 +50,14 @@ impl Call {
             _ => None,
         }
     }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Generations => "generations",
+            Self::Edits => "edits",
+            Self::Variations => "variations",
+        }
+    }
 }
 
 pub(crate) async fn handle<B>(
@@ -64,6 +73,7 @@ where
     let config = api.config();
     let origin = answer::origin(request.headers(), config.https);
     let kind = form::kind(call, request.headers())?;
+    let key = idempotency::key(request.headers())?;
     let max_part_bytes = config.max_part_bytes;
     let body = api.intake().read(request.into_body()).await?;
     let router = api.router().clone();
@@ -71,11 +81,13 @@ where
         let form = form::read(body, kind, max_part_bytes)?;
         let name = form.fields.get("model").and_then(Value::as_str);
         let model = submission::model(&router, name);
-        Ok(request::translate(call, form, model.as_deref()))
+        let fingerprint = form.fingerprint(call);
+        let (operation, asked) = request::translate(call, form, model.as_deref());
+        Ok(Translated { operation, asked, fingerprint })
     };
-    let submitted = submission::submit(api, caller, body, translate).await;
+    let submitted = submission::submit(api, caller, key, body, translate).await;
     let (accepted, asked) = submitted.map_err(|error| error.renamed(request::their_name))?;
-    let id = accepted.job_id;
+    let (id, repeated) = (accepted.job_id, accepted.repeated);
     let mut response = match asked.stream {
         true => stream::answer(api, &id, asked).await?,
         false => match wait::end_of(api, &id).await {
@@ -88,6 +100,7 @@ where
         },
     };
     wait::name_job(response.headers_mut(), &id);
+    idempotency::mark(response.headers_mut(), repeated);
     Ok(response)
 }
 

@@ -43,6 +43,7 @@ fn item(schemas: &Schemas, name: &str, call: Call) -> Value {
         let refusals: Vec<Refusal> =
             with_body.iter().copied().chain([NO_MODEL, CANCELLED, UNSUPPORTED, FAILED, NO_ROOM]).collect();
         let mut draw = operation("Draws; the answer comes when the job is over", answer, &refusals);
+        draw["parameters"] = json!([parameters::idempotency_key()]);
         let answers = &mut draw["responses"];
         answers["429"] = retry_in(&error, "Too many jobs wait already.");
         answers["503"] = retry_in(&error, "No model can serve (yet), or the worker is going down.");

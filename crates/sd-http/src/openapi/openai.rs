@@ -3,12 +3,12 @@
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
-use super::Schemas;
 use super::form::pictures;
 use super::paths::{
     BAD, CANCELLED, DENIED, FAILED, FORBIDDEN, LARGE, NO_MODEL, NO_ROOM, NOT_JSON, SLOW, UNSUPPORTED,
     answers_in, retry_in,
 };
+use super::{Schemas, parameters};
 use crate::openai::schema::{Edit, Generation, Variation};
 use crate::openai::views::{ErrorBody, ErrorEvent, ImageEvent, Images};
 
@@ -60,6 +60,7 @@ fn item(schemas: &Schemas, id: &str, summary: &str, content: &Value) -> Value {
         "post": {
             "operationId": id,
             "summary": summary,
+            "parameters": [parameters::idempotency_key()],
             "requestBody": {"required": true, "content": content},
             "responses": answers_in(
                 &error,

@@ -45,15 +45,20 @@ pub(super) fn flag(name: &str, description: &str) -> Value {
 pub(super) fn of_submission() -> Value {
     let wait = flag("wait", "Answers when the job is over, with the job or the picture, by `Accept`.");
     let images = flag("images", "With `wait`: the job holds its pictures, as base64.");
-    json!([wait, images, {
-        "name": idempotency::NAME,
-        "in": "header",
-        "description": "A name of the client's choice: the same request under it is the same job.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": idempotency::MAX_CHARS, "pattern": "^[!-~]+$"},
-    }, {
+    json!([wait, images, idempotency_key(), {
         "name": trace::NAME,
         "in": "header",
         "description": "The trace that the job becomes a part of (W3C Trace Context); any other value is ignored.",
         "schema": {"type": "string"},
     }])
+}
+
+/// The name by which a request may be sent again.
+pub(super) fn idempotency_key() -> Value {
+    json!({
+        "name": idempotency::NAME,
+        "in": "header",
+        "description": "A name of the client's choice: the same request under it is the same job.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": idempotency::MAX_CHARS, "pattern": "^[!-~]+$"},
+    })
 }

@@ -59,6 +59,93 @@ async fn bad_keys_are_named() {
     assert_eq!(post(&worker, &[&long[..255]], "a cat").await.status, 202);
 }
 
+async fn post_to_face(worker: &Worker, address: &str, key: &str, body: &Value) -> Answer {
+    let request =
+        Request::post(address).header("content-type", "application/json").header("idempotency-key", key);
+    worker.send(request.body(body.to_string()).unwrap()).await
+}
+
+/// A request to another program's interface, how a picture of it looks in the answer, and the code of an error.
+type Face = (&'static str, fn(&Value) -> &Value, fn(&Value) -> &Value);
+
+const FACES: [Face; 2] = [
+    ("/v1/images/generations", |told| &told["data"][0]["b64_json"], |told| &told["error"]["code"]),
+    ("/sdapi/v1/txt2img", |told| &told["images"][0], |told| &told["error"]),
+];
+
+#[tokio::test]
+async fn a_request_to_another_interface_that_is_repeated_is_the_same_job() {
+    let worker = Worker::start().await;
+    for (address, picture, code) in FACES {
+        // Its seed is drawn: by chance the pictures would differ.
+        let body = json!({"prompt": "a cat"});
+        let first = post_to_face(&worker, address, address, &body).await;
+        assert_eq!(first.status, 200, "{}", first.text());
+        assert!(!first.headers.contains_key("idempotent-replayed"));
+        // What the caller has set meanwhile makes it no other request.
+        post_to_face(&worker, "/sdapi/v1/options", "-", &json!({"samples_format": "jpg"})).await;
+        let again = post_to_face(&worker, address, address, &body).await;
+        assert_eq!(
+            (again.status.as_u16(), &again.headers["idempotent-replayed"]),
+            (200, &"true".parse().unwrap())
+        );
+        assert_eq!(again.headers["x-job-id"], first.headers["x-job-id"]);
+        assert!(picture(&first.json()).as_str().is_some_and(|picture| picture.len() > 100));
+        assert_eq!(picture(&again.json()), picture(&first.json()));
+
+        let other = post_to_face(&worker, address, address, &json!({"prompt": "a dog"})).await;
+        assert_eq!((other.status.as_u16(), code(&other.json())), (422, &json!("idempotency_key_reused")));
+        assert!(other.text().contains(first.headers["x-job-id"].to_str().unwrap()), "{}", other.text());
+        let bad = post_to_face(&worker, address, &"k".repeat(256), &body).await;
+        assert_eq!((bad.status.as_u16(), code(&bad.json())), (400, &json!("invalid_request")));
+        assert!(bad.text().contains("Idempotency-Key"), "{}", bad.text());
+    }
+    assert_eq!(worker.get("/v1/jobs").await.json()["jobs"].as_array().unwrap().len(), FACES.len());
+}
+
+#[tokio::test]
+async fn a_repeated_request_waits_for_the_job_of_the_first() {
+    for (address, picture, _) in FACES {
+        let worker = Worker::start().await;
+        let body = json!({"prompt": format!("gated {address}")});
+        let second = async {
+            worker.gate.reached().await;
+            let again = post_to_face(&worker, address, address, &body);
+            let open = async {
+                tokio::task::yield_now().await;
+                worker.gate.open();
+            };
+            tokio::join!(again, open).0
+        };
+        let (first, again) = tokio::join!(post_to_face(&worker, address, address, &body), second);
+        assert_eq!((first.status.as_u16(), again.status.as_u16()), (200, 200));
+        assert_eq!(again.headers["x-job-id"], first.headers["x-job-id"]);
+        assert_eq!(picture(&again.json()), picture(&first.json()));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_repeated_is_of_the_same_job() {
+    let worker = Worker::start().await;
+    let address = FACES[0].0;
+    let mut body = json!({"prompt": "a cat", "stream": true, "partial_images": 1});
+    let first = post_to_face(&worker, address, "k", &body).await;
+    let again = post_to_face(&worker, address, "k", &body).await;
+    assert_eq!(again.headers["x-job-id"], first.headers["x-job-id"]);
+    assert_eq!(again.headers["idempotent-replayed"], "true");
+    let pictures = |answer: &Answer| {
+        let text = answer.text();
+        let data = text.lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned);
+        data.map(|data| serde_json::from_str::<Value>(&data).unwrap()["b64_json"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((pictures(&first).len(), pictures(&again)), (2, pictures(&first)));
+    // How it is to be answered is not what is asked for.
+    body["stream"] = false.into();
+    let whole = post_to_face(&worker, address, "k", &body).await;
+    assert_eq!(whole.headers["x-job-id"], first.headers["x-job-id"]);
+    assert_eq!(FACES[0].1(&whole.json()), &pictures(&first)[1]);
+}
+
 #[tokio::test]
 async fn a_faulty_request_takes_no_key() {
     let worker = Worker::start().await;
