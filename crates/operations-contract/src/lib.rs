@@ -21,7 +21,7 @@
 //!
 //! let refused = Operation::from_json(&json!({
 //!     "operation": "image_generation",
-//!     "prompt": "",
+//!     "prompt": 7,
 //!     "steps": 0,
 //!     "colour": "red",
 //! }))

@@ -14,7 +14,7 @@ pub struct Common {
     /// Which model; absent: the worker's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// What to draw.
+    /// What to draw. Empty: whatever the model draws by itself.
     pub prompt: String,
     /// What to keep away from.
     pub negative_prompt: String,

@@ -30,7 +30,7 @@ enum Bound {
 }
 
 const COMMON: &[(&str, Bound)] = &[
-    ("prompt", Bound::Name(bounds::MAX_PROMPT_CHARS)),
+    ("prompt", Bound::Text(bounds::MAX_PROMPT_CHARS)),
     ("negative_prompt", Bound::Text(bounds::MAX_PROMPT_CHARS)),
     ("prompt_2", Bound::Text(bounds::MAX_PROMPT_CHARS)),
     ("negative_prompt_2", Bound::Text(bounds::MAX_PROMPT_CHARS)),

@@ -35,7 +35,6 @@ pub(crate) fn operation(operation: &Operation, faults: &mut Faults) {
 }
 
 fn common(common: &Common, faults: &mut Faults) {
-    filled("prompt", &common.prompt, faults);
     faults.text("prompt", &common.prompt, bounds::MAX_PROMPT_CHARS);
     faults.text("negative_prompt", &common.negative_prompt, bounds::MAX_PROMPT_CHARS);
     for (field, text) in [("prompt_2", &common.prompt_2), ("negative_prompt_2", &common.negative_prompt_2)] {

@@ -359,8 +359,7 @@ fn mistakes_end_with_exit_code_2_and_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("empty")).unwrap();
     for (arguments, named) in [
-        (vec!["generate", ""], "prompt"),
-        (vec!["generate", "   "], "prompt"),
+        (vec!["generate"], "PROMPT"),
         (vec!["generate", "x", "--width", "513"], "width"),
         (vec!["generate", "x", "--width", "-1"], "--width"),
         (vec!["generate", "x", "--seed", "18446744073709551616"], "from 0 to 18446744073709551615"),

@@ -221,7 +221,7 @@ impl Builder {
         let mut request = Value::Object(self.fields);
         let faults = Operation::parse(&request).faults;
         for fault in faults {
-            // Pictures are never in a text, and an empty prompt is for the reader to fill.
+            // Pictures are never in a text, and a prompt that is too long is for the reader to write.
             let whole = fault.field.split('.').next().unwrap_or_default();
             if let Some(value) = request.as_object_mut().and_then(|fields| fields.remove(whole)) {
                 self.notes

@@ -122,13 +122,12 @@ fn overrides(payload: &mut Payload<'_>, settings: &mut Settings) {
 }
 
 fn text(payload: &mut Payload<'_>) {
-    if let Some(text) = payload.text("prompt") {
-        let tagged = prompt::take_tags(text);
-        payload.put("prompt", tagged.prompt);
-        payload.faults.extend(tagged.faults);
-        if !tagged.loras.is_empty() {
-            payload.put("loras", tagged.loras);
-        }
+    // Absent is empty, as in the web UI.
+    let tagged = prompt::take_tags(payload.text("prompt").unwrap_or_default());
+    payload.put("prompt", tagged.prompt);
+    payload.faults.extend(tagged.faults);
+    if !tagged.loras.is_empty() {
+        payload.put("loras", tagged.loras);
     }
     payload.pass("negative_prompt", "negative_prompt");
 }

@@ -39,7 +39,7 @@ impl JsonSchema for Txt2Img {
             all.insert((*name).to_owned(), json!({"description": "Of the second pass."}));
         }
         all.insert("enable_hr".into(), flag("A second pass over a larger picture: `hires`."));
-        let mut schema = fields::object(all, &["prompt"], ABOUT);
+        let mut schema = fields::object(all, &[], ABOUT);
         let object = schema.ensure_object();
         object.remove("additionalProperties");
         object.insert(
@@ -83,7 +83,7 @@ impl JsonSchema for Img2Img {
         for name in ["image_cfg_scale", "mask_round"] {
             put(name, json!({"description": "Does nothing."}));
         }
-        let mut schema = fields::object(all, &["prompt", "init_images"], ABOUT);
+        let mut schema = fields::object(all, &["init_images"], ABOUT);
         schema.ensure_object().remove("additionalProperties");
         schema
     }
@@ -194,7 +194,6 @@ fn common(generator: &mut SchemaGenerator, ours: &Fields) -> Fields {
     let mut all = Map::new();
     let mut put = |name: &str, schema: Value| drop(all.insert(name.to_owned(), schema));
     for (theirs, name) in [
-        ("prompt", "prompt"),
         ("negative_prompt", "negative_prompt"),
         ("steps", "steps"),
         ("cfg_scale", "guidance_scale"),
@@ -203,6 +202,10 @@ fn common(generator: &mut SchemaGenerator, ours: &Fields) -> Fields {
     ] {
         put(theirs, ours.get(name).cloned().unwrap_or_default());
     }
+    let mut prompt = ours.get("prompt").cloned().unwrap_or_default();
+    prompt["type"] = json!(["string", "null"]);
+    prompt["default"] = "".into();
+    put("prompt", prompt);
     let whole = json!({"type": "integer", "minimum": -1, "maximum": u64::MAX});
     put("seed", or_nothing(whole, "-1: any."));
     put("sampler_name", or_nothing(json!({"type": "string"}), "One that `samplers` lists."));
@@ -409,9 +412,7 @@ mod tests {
             !refused || is_listed(name, value) || is_picture(name, value)
         });
         assert!(checked > 1000, "{checked}");
-        for required in ["prompt", "init_images"] {
-            assert!(says(&faults(Kind::Img2Img, &others, required, &Value::Null), required));
-        }
+        assert!(says(&faults(Kind::Img2Img, &others, "init_images", &Value::Null), "init_images"));
     }
 
     #[test]

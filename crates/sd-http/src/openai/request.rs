@@ -61,6 +61,7 @@ pub(crate) fn translate(
     }
     size(&mut fields);
     format(&mut fields);
+    prompt(&mut fields);
     let kind = match call {
         Call::Generations => "image_generation",
         Call::Edits => edit(&mut fields, &form.images, form.mask.as_deref()),
@@ -145,6 +146,14 @@ fn size(fields: &mut Fields) {
             let fault = FieldError::new("size", "must be `auto` or WIDTHxHEIGHT, as `512x512`");
             fields.fault(fault.with_value(size));
         }
+    }
+}
+
+/// OpenAI draws nothing without a prompt. What this worker draws then is there by its own address.
+fn prompt(fields: &mut Fields) {
+    let prompt = fields.ours("prompt").and_then(Value::as_str).map(str::to_owned);
+    if let Some(blank) = prompt.filter(|prompt| prompt.trim().is_empty()) {
+        fields.fault(FieldError::new("prompt", "is empty").with_value(blank));
     }
 }
 

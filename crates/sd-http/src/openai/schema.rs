@@ -75,6 +75,10 @@ fn theirs(ours: &Fields) -> Fields {
     let text = |about: &str| json!({"type": ["string", "null"], "description": about});
     let mut theirs = Map::new();
     let mut put = |name: &str, schema: Value| drop(theirs.insert(name.to_owned(), schema));
+    let mut prompt = ours.get("prompt").cloned().unwrap_or_default();
+    prompt["minLength"] = 1.into();
+    prompt["description"] = "What to draw.".into();
+    put("prompt", prompt);
     let mut count = ours.get("num_images").cloned().unwrap_or_default();
     count["description"] = "How many pictures: `num_images`.".into();
     put("n", count);

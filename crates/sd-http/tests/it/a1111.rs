@@ -130,6 +130,26 @@ async fn what_is_left_open_is_as_the_model_has_it() {
 }
 
 #[tokio::test]
+async fn without_a_prompt_it_is_empty() {
+    let worker = Worker::start().await;
+    let bodies = [
+        json!({}),
+        json!({"prompt": null}),
+        json!({"prompt": ""}),
+        json!({"negative_prompt": "a", "prompt": " "}),
+    ];
+    for body in bodies {
+        let answer = post(&worker, "txt2img", &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        assert_eq!(info(&answer)["all_prompts"], json!([""]), "{body}");
+        let read = post(&worker, "png-info", &json!({"image": answer.json()["images"][0]})).await.json();
+        assert_eq!(read["parameters"]["Prompt"], "", "{read}");
+    }
+    let answer = post(&worker, "txt2img", &json!({"prompt": 7})).await;
+    assert_eq!(answer.json()["detail"], "prompt: must be a text");
+}
+
+#[tokio::test]
 async fn img2img_starts_from_a_picture() {
     let worker = Worker::start().await;
     let mut body = json!({"prompt": "a cat", "init_images": [format!("data:image/png;base64,{}", png())], "denoising_strength": 0.6});

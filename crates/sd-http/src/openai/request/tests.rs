@@ -107,6 +107,8 @@ fn every_field_of_a_generation_has_its_place() {
 fn what_cannot_be_done_is_refused_by_its_name() {
     for (sent, field) in [
         (json!({"n": 9}), "num_images"),
+        (json!({"prompt": ""}), "prompt"),
+        (json!({"prompt": " \n"}), "prompt"),
         (json!({"size": "big"}), "size"),
         (json!({"size": "64x64", "width": 64}), "size"),
         (json!({"size": 64}), "size"),
@@ -128,8 +130,8 @@ fn what_cannot_be_done_is_refused_by_its_name() {
         (json!({"colour": "red"}), "colour"),
         (json!({"operation": "image_inpaint"}), "operation"),
     ] {
-        let mut body = sent.clone();
-        body["prompt"] = "a cat".into();
+        let mut body = json!({"prompt": "a cat"});
+        body.as_object_mut().unwrap().extend(fields(sent.clone()));
         let (parsed, _) = generation(body);
         let broken: Vec<&str> = parsed.faults.iter().map(|fault| fault.field.as_str()).collect();
         assert_eq!(broken, [field], "{sent}");
