@@ -85,7 +85,8 @@ fn init_image(fields: &mut Fields<'_>) -> ImageData {
     match (fields.take("init_image"), fields.take("input_image")) {
         (Some(_), Some(_)) => {
             fields.conflict("input_image", "is another name of init_image: send one of them");
-            ImageData::default()
+            // Whatever is wrong with it is told; what is right is not told to be missing.
+            fields.image("init_image").unwrap_or_default()
         }
         (None, Some(_)) => required_image(fields, "input_image"),
         (_, None) => required_image(fields, "init_image"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use operations_contract::{ModelCapabilities, ParsedOperation};
+use operations_contract::{FieldError, ModelCapabilities, ParsedOperation};
 use sd_engine::{Accepted, JobRouter};
 
 use crate::api::Api;
@@ -37,6 +37,24 @@ pub(crate) async fn submit<T: Send + 'static>(
         Ok((accepted, asked))
     };
     api.intake().work(body, submit).await
+}
+
+/// Puts what a translation found wrong before what the contract did. What the contract says of a field that the translation
+/// refused, or of a part of it, only follows from that: it is left out.
+pub(crate) fn tell_first(
+    faults: Vec<FieldError>,
+    parsed: &mut ParsedOperation,
+    their_name: impl Fn(&str) -> Option<String>,
+) {
+    let follows = |name: &str| {
+        let rests = faults.iter().filter_map(|fault| name.strip_prefix(&fault.field));
+        rests.into_iter().any(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    parsed.faults.retain(|fault| {
+        let theirs = their_name(&fault.field);
+        !follows(theirs.as_deref().unwrap_or(&fault.field))
+    });
+    parsed.faults.splice(0..0, faults);
 }
 
 /// The model that a request means: the one that it names, or the worker's own. `None` where there is none: then the request

@@ -85,7 +85,7 @@ pub(super) fn translate(fields: &Map<String, Value>, settings: &Settings) -> (Pa
     }
     let (operation, faults, ignored) = payload.into_parts();
     let mut parsed = Operation::parse(&operation);
-    parsed.faults.splice(0..0, faults);
+    submission::tell_first(faults, &mut parsed, their_name);
     (parsed, ignored)
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::payload::{Payload, says_nothing};
 use super::settings::Settings;
 use super::{controlnet, echo, hires, img2img, names, prompt, refiner};
+use crate::submission;
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +81,9 @@ pub(crate) fn translate(
     let with_init_images = payload.flag("include_init_images").unwrap_or(false);
     let (operation, faults, ignored) = payload.into_parts();
     let mut parsed = Operation::parse(&operation);
-    parsed.faults.splice(0..0, faults);
+    // One prompt has many tags: a fault of one says nothing about the others.
+    let other_than_tags = |ours: &str| their_name(ours).filter(|_| !ours.starts_with("loras"));
+    submission::tell_first(faults, &mut parsed, other_than_tags);
     let echo = echo::of(kind, fields, with_init_images);
     (parsed, Asked { kind, echo, send_images, batch_size, ignored })
 }

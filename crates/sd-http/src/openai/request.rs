@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::Call;
 use super::fields::Fields;
 use super::form::Form;
+use crate::submission;
 
 /// Values of `quality`, which is a hint.
 pub(crate) const QUALITIES: [&str; 8] = ["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"];
@@ -73,7 +74,7 @@ pub(crate) fn translate(
     }
     let (operation, faults) = fields.into_operation();
     let mut parsed = Operation::parse(&operation);
-    parsed.faults.splice(0..0, faults);
+    submission::tell_first(faults, &mut parsed, their_name);
     (parsed, asked)
 }
 

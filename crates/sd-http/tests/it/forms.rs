@@ -97,6 +97,11 @@ async fn faults_name_the_part() {
         (transform().text("steps", "0").file("init_image", &picture), &["steps"], "outside 1..=150"),
         (transform().text("prompt", "y").file("init_image", &picture), &["prompt"], "twice"),
         (transform().file("init_image", &picture).file("init_image", &picture), &["init_image"], "twice"),
+        (
+            transform().file("init_image", &picture).file("input_image", &picture),
+            &["input_image"],
+            "is another name of init_image",
+        ),
         (transform().file("prompt_2", &picture), &["prompt_2"], "takes no file"),
         (transform().file("init_image", b""), &["init_image"], "is empty"),
         (transform().file("init_image", b"no picture"), &["init_image"], "no PNG, JPEG or WebP"),

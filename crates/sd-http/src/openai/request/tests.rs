@@ -160,8 +160,9 @@ fn an_edit_repaints_what_is_fully_transparent() {
     }
     let faults =
         |parsed: ParsedOperation| parsed.faults.into_iter().map(|fault| fault.field).collect::<Vec<_>>();
-    assert_eq!(faults(edit(vec![opaque.clone()], Some(opaque.clone())))[0], "mask");
-    assert_eq!(faults(edit(vec![opaque.clone()], Some("no picture".into())))[0], "mask");
+    for mask in [opaque.clone(), "no picture".into(), Bytes::new()] {
+        assert_eq!(faults(edit(vec![opaque.clone()], Some(mask))), ["mask"]);
+    }
     assert_eq!(faults(edit(vec![opaque.clone(), opaque], None)), ["image"]);
     assert_eq!(faults(edit(Vec::new(), None)), ["init_image"]);
 }
