@@ -133,6 +133,11 @@ class OpenAi(WorkerTestCase):
         self.assertEqual(edited.crop(left).tobytes(), base.crop(left).tobytes())
         self.assertNotEqual(edited.crop(right).tobytes(), base.crop(right).tobytes())
 
+        with self.assertRaises(openai.BadRequestError) as caught:
+            self.client.images.edit(image=png(base), mask=png(mask.resize((32, 32))), prompt=PROMPT)
+        self.assertEqual(caught.exception.param, "mask")
+        self.assertIn("mask: has 32 x 32 pixels, image 64 x 64", caught.exception.message)
+
         # The same mask within the picture itself.
         holed = base.convert("RGBA")
         holed.paste((0, 0, 0, 0), right)

@@ -47,12 +47,14 @@ impl ApiError {
         self.detail.code
     }
 
-    /// The same error about fields by other names: for interfaces whose fields are called otherwise.
+    /// The same error about fields by other names: for interfaces whose fields are called otherwise. Messages that speak of
+    /// another field name it so, too.
     pub(crate) fn renamed(mut self, name: impl Fn(&str) -> Option<String>) -> Self {
         if self.detail.fields.is_empty() {
             return self;
         }
         for fault in &mut self.detail.fields {
+            fault.message = reworded(&fault.message, &name);
             if let Some(name) = name(&fault.field) {
                 fault.field = name;
             }
@@ -88,6 +90,22 @@ impl ApiError {
         }
         response
     }
+}
+
+/// A message with the fields of the contract by other names. Names of one word are ordinary words as well: they stay.
+fn reworded(message: &str, name: impl Fn(&str) -> Option<String>) -> String {
+    let of_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let mut told = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(start) = rest.find(of_name) {
+        let (before, from) = rest.split_at(start);
+        let (word, after) = from.split_at(from.find(|c| !of_name(c)).unwrap_or(from.len()));
+        let renamed = if word.contains('_') { name(word) } else { None };
+        told.push_str(before);
+        told.push_str(renamed.as_deref().unwrap_or(word));
+        rest = after;
+    }
+    told + rest
 }
 
 impl From<ErrorDetail> for ApiError {
@@ -139,5 +157,37 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::OutOfMemory => StatusCode::INSUFFICIENT_STORAGE,
         ErrorCode::ShuttingDown | ErrorCode::NotReady => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_called_otherwise_in_messages_too() {
+        let fault = || {
+            let message = "has 64 x 64 pixels, init_image 128 x 128: they must be equally large";
+            FieldError::new("mask_image", message)
+        };
+        let theirs = |ours: &str| match ours {
+            "init_image" => Some("image".to_owned()),
+            "mask_image" => Some("mask".to_owned()),
+            "width" => Some("size".to_owned()),
+            _ => None,
+        };
+        let renamed = ApiError::invalid(vec![fault()]).renamed(theirs);
+        assert_eq!(
+            renamed.detail.message,
+            "mask: has 64 x 64 pixels, image 128 x 128: they must be equally large"
+        );
+        for (message, told) in [
+            ("the width of mask_image", "the width of mask"),
+            ("of no_image, mask_images, xmask_image", "of no_image, mask_images, xmask_image"),
+            ("é init_image", "é image"),
+            ("", ""),
+        ] {
+            assert_eq!(reworded(message, theirs), told);
+        }
     }
 }
