@@ -98,6 +98,15 @@ async fn a_token_without_the_scope_is_told_which_one_is_missing() {
     let refused = ask(&worker, "t-ops", "POST", "/v1/jobs", &body).await;
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (403, "forbidden"));
     assert!(refused.text().contains("the scope `generate`; the token has admin"), "{}", refused.text());
+    // The web UI's API is for those who draw, all of it: each caller has settings and progress of its own there.
+    for path in ["samplers", "options", "progress", "sd-models"] {
+        let path = format!("/sdapi/v1/{path}");
+        assert_eq!(ask(&worker, "t-anna", "GET", &path, "").await.status, 200, "{path}");
+        let refused = ask(&worker, "t-ops", "GET", &path, "").await;
+        assert_eq!((refused.status.as_u16(), &refused.json()["error"]), (403, &json!("forbidden")), "{path}");
+    }
+    let refused = ask(&worker, "t-ops", "POST", "/v1/images/generations", &body).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (403, "forbidden"));
     for token in ["t-anna", "t-ops"] {
         for path in ["/v1/models", "/v1/info"] {
             assert_eq!(ask(&worker, token, "GET", path, "").await.status, 200, "{token} {path}");
