@@ -60,13 +60,18 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     if values.next().is_some() {
         return Err(ApiError::invalid(vec![fault("is sent more than once")]));
     }
-    let text = value.to_str().map_or("", str::trim);
-    match text.len() {
-        0 => Err(ApiError::invalid(vec![fault("must be visible ASCII characters")])),
-        1..=MAX_CHARS => Ok(Some(text.to_owned())),
-        len => {
-            let fault = fault(&format!("has {len} characters")).with_limit(format!("1..={MAX_CHARS}"));
-            Err(ApiError::invalid(vec![fault.with_value(text)]))
+    let limit = format!("1..={MAX_CHARS}");
+    let visible = |value: &&[u8]| value.iter().all(u8::is_ascii_graphic);
+    // Visible ASCII is text.
+    match Some(value.as_bytes()).filter(visible).map(String::from_utf8_lossy) {
+        Some(text) if (1..=MAX_CHARS).contains(&text.len()) => Ok(Some(text.into_owned())),
+        Some(text) if !text.is_empty() => {
+            let message = format!("has {} characters; at most {MAX_CHARS} are allowed", text.len());
+            Err(ApiError::invalid(vec![fault(&message).with_limit(limit).with_value(&*text)]))
+        }
+        _ => {
+            let message = format!("must be {limit} visible ASCII characters, without spaces");
+            Err(ApiError::invalid(vec![fault(&message).with_limit(limit)]))
         }
     }
 }

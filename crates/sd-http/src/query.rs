@@ -29,8 +29,7 @@ pub(crate) fn flags<const N: usize>(uri: &Uri, names: [&str; N]) -> Result<[bool
         let name = shown(&name);
         if !names.contains(&&*name) {
             let message = format!("is no parameter of this address; known: {}", known());
-            let field = if name.is_empty() { "\"\"" } else { &*name };
-            faults.push(FieldError::new(field, message).with_value(&*value).with_limit(known()));
+            faults.push(FieldError::new(field(&name), message).with_value(&*value).with_limit(known()));
         } else if seen.contains(&name) {
             faults.push(FieldError::new(&*name, "is given more than once").with_value(&*value));
         }
@@ -44,6 +43,11 @@ pub(crate) fn flags<const N: usize>(uri: &Uri, names: [&str; N]) -> Result<[bool
         *value = flag(uri, name)?;
     }
     Ok(values)
+}
+
+/// What a parameter is called in a fault: also one without a name.
+pub(crate) fn field(name: &str) -> &str {
+    if name.is_empty() { "\"\"" } else { name }
 }
 
 fn shown(text: &str) -> String {

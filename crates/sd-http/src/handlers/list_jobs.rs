@@ -12,6 +12,7 @@ use crate::api::Api;
 use crate::body::{ResponseBody, json};
 use crate::caller::Caller;
 use crate::error::ApiError;
+use crate::query::field;
 
 /// How many jobs a page may have.
 pub(crate) const LIMITS: RangeInclusive<usize> = 1..=1000;
@@ -40,7 +41,7 @@ fn parse(query: &str) -> Result<JobQuery, Vec<FieldError>> {
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         // States may be many, in one list or in several.
         if name != "state" && seen.contains(&name) {
-            faults.push(FieldError::new(&*name, "is given more than once").with_value(&*value));
+            faults.push(FieldError::new(field(&name), "is given more than once").with_value(&*value));
             continue;
         }
         if let Err(fault) = set(&mut wanted, &name, &value) {
@@ -92,7 +93,7 @@ fn set(wanted: &mut JobQuery, name: &str, value: &str) -> Result<(), FieldError>
         }
         _ => {
             return Err(FieldError::new(
-                name,
+                field(name),
                 format!("is no parameter of this address; known: {PARAMETERS}"),
             ));
         }

@@ -52,10 +52,24 @@ async fn a_post_that_is_repeated_is_the_same_job() {
 async fn bad_keys_are_named() {
     let worker = Worker::start().await;
     let long = "k".repeat(256);
-    for keys in [&["a", "b"][..], &[""], &[&long]] {
+    let bad = "must be 1..=255 visible ASCII characters";
+    for (keys, message) in [
+        (&["a", "b"][..], "is sent more than once"),
+        (&[""], bad),
+        (&["a b"], bad),
+        (&["a\tb"], bad),
+        (&["é"], bad),
+        (&[&long], "has 256 characters; at most 255 are allowed"),
+    ] {
         let refused = post(&worker, keys, "a cat").await;
         assert_eq!((refused.status.as_u16(), refused.fields()), (400, vec!["Idempotency-Key".to_owned()]));
+        assert!(refused.text().contains(message), "{keys:?}: {}", refused.text());
     }
+    let nameless = worker.get("/v1/jobs?=&=").await;
+    assert_eq!(
+        (nameless.status.as_u16(), nameless.fields()),
+        (400, vec!["\"\"".to_owned(), "\"\"".to_owned()])
+    );
     assert_eq!(post(&worker, &[&long[..255]], "a cat").await.status, 202);
 }
 
