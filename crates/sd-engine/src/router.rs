@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use operations_contract::{
-    FieldError, JobId, JobState, JobView, ModelCapabilities, Operation, ParsedOperation,
+    ErrorCode, FieldError, JobId, JobState, JobView, ModelCapabilities, Operation, ParsedOperation,
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -97,6 +97,12 @@ impl JobRouter {
             (Ok(_), None) => {}
         }
         admitted
+    }
+
+    /// Counts a submission that was refused before it could come here: its body was no JSON, say. What is refused here is
+    /// counted already.
+    pub fn count_refusal(&self, code: ErrorCode) {
+        metrics::refused(code);
     }
 
     /// The story of a job, from the event after `after` on (0: from the beginning).

@@ -13,6 +13,8 @@ use crate::body::{ResponseBody, json};
 pub(crate) struct ApiError {
     detail: Box<ErrorDetail>,
     header: Option<(HeaderName, HeaderValue)>,
+    /// Whether the engine refused a submission by it, and has counted that.
+    is_counted: bool,
 }
 
 /// How long a client waits before it asks again whether the model is loaded.
@@ -45,6 +47,10 @@ impl ApiError {
 
     pub(crate) fn code(&self) -> ErrorCode {
         self.detail.code
+    }
+
+    pub(crate) fn is_counted(&self) -> bool {
+        self.is_counted
     }
 
     /// The same error about fields by other names: for interfaces whose fields are called otherwise. Messages that speak of
@@ -110,7 +116,7 @@ fn reworded(message: &str, name: impl Fn(&str) -> Option<String>) -> String {
 
 impl From<ErrorDetail> for ApiError {
     fn from(detail: ErrorDetail) -> Self {
-        Self { detail: Box::new(detail), header: None }
+        Self { detail: Box::new(detail), header: None, is_counted: false }
     }
 }
 
@@ -127,6 +133,7 @@ impl From<SubmitError> for ApiError {
         Self {
             detail: Box::new(error.detail()),
             header: seconds.map(|s| (RETRY_AFTER, HeaderValue::from(s))),
+            is_counted: true,
         }
     }
 }

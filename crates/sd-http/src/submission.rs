@@ -36,7 +36,16 @@ pub(crate) async fn submit<T: Send + 'static>(
         let accepted = router.submit_with(operation, options.sent_as(fingerprint)).map_err(ApiError::from)?;
         Ok((accepted, asked))
     };
-    api.intake().work(body, submit).await
+    counted(api, api.intake().work(body, submit).await)
+}
+
+/// What became of a submission, or of a part of the way to it. What the engine never came to see is counted here.
+pub(crate) fn counted<T>(api: &Api, submitted: Result<T, ApiError>) -> Result<T, ApiError> {
+    submitted.inspect_err(|error| {
+        if !error.is_counted() {
+            api.router().count_refusal(error.code());
+        }
+    })
 }
 
 /// Puts what a translation found wrong before what the contract did. What the contract says of a field that the translation

@@ -36,8 +36,8 @@ use crate::api::Api;
 use crate::body::{self, BodyKind, BoxError, ResponseBody};
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::idempotency;
 use crate::intake::Upload;
+use crate::{idempotency, submission};
 
 pub(crate) use auth::take_basic_as_bearer;
 pub(crate) use listings::List;
@@ -117,13 +117,11 @@ where
 {
     match call {
         Call::Generate(kind) => {
-            let key = idempotency::key(request.headers())?;
-            let body = upload(api, request).await?;
+            let (key, body) = submission::counted(api, keyed_upload(api, request).await)?;
             generate::handle(api, kind, caller, key, body).await
         }
         Call::Enlarge => {
-            let key = idempotency::key(request.headers())?;
-            let body = upload(api, request).await?;
+            let (key, body) = submission::counted(api, keyed_upload(api, request).await)?;
             extras::handle(api, caller, key, body).await
         }
         Call::PngInfo => {
@@ -144,6 +142,15 @@ where
         Call::Refresh => Ok(body::json(StatusCode::OK, &Value::Null)),
         Call::List(list) => Ok(list.show(api)),
     }
+}
+
+/// The body of a submission, and the key that it was sent with.
+async fn keyed_upload<B>(api: &Api, request: Request<B>) -> Result<(Option<String>, Upload), ApiError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    Ok((idempotency::key(request.headers())?, upload(api, request).await?))
 }
 
 async fn upload<B>(api: &Api, request: Request<B>) -> Result<Upload, ApiError>

@@ -5,6 +5,7 @@ use http::header::{HeaderValue, LOCATION};
 use http::{Request, Response, StatusCode};
 use hyper::body::Body;
 use operations_contract::{JobId, Operation, Submitted};
+use sd_engine::Accepted;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
@@ -16,6 +17,7 @@ use crate::error::ApiError;
 use crate::idempotency;
 use crate::multipart;
 use crate::query;
+use crate::submission;
 use crate::wait::{self, Waiting};
 
 pub(crate) async fn handle<B>(
@@ -23,6 +25,26 @@ pub(crate) async fn handle<B>(
     request: Request<B>,
     caller: &Caller,
 ) -> Result<Response<ResponseBody>, ApiError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let (accepted, waiting) = submission::counted(api, submit(api, request, caller).await)?;
+    let repeated = accepted.repeated;
+    let mut response = match waiting {
+        Some(waiting) => wait::answer(api, &accepted.job_id, waiting).await?,
+        None => submitted(accepted.job_id),
+    };
+    idempotency::mark(response.headers_mut(), repeated);
+    Ok(response)
+}
+
+/// The job, and how a client that waits for it is answered.
+async fn submit<B>(
+    api: &Api,
+    request: Request<B>,
+    caller: &Caller,
+) -> Result<(Accepted, Option<Waiting>), ApiError>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -40,14 +62,7 @@ where
         wanted.settle_format(&mut value)?;
         router.submit_with(Operation::parse(&value), options).map_err(ApiError::from)
     };
-    let accepted = api.intake().work(upload, submit).await?;
-    let repeated = accepted.repeated;
-    let mut response = match waiting {
-        Some(waiting) => wait::answer(api, &accepted.job_id, waiting).await?,
-        None => submitted(accepted.job_id),
-    };
-    idempotency::mark(response.headers_mut(), repeated);
-    Ok(response)
+    Ok((api.intake().work(upload, submit).await?, waiting))
 }
 
 /// Where the job is.

@@ -72,10 +72,13 @@ where
 {
     let config = api.config();
     let origin = answer::origin(request.headers(), config.https);
-    let kind = form::kind(call, request.headers())?;
-    let key = idempotency::key(request.headers())?;
     let max_part_bytes = config.max_part_bytes;
-    let body = api.intake().read(request.into_body()).await?;
+    let read = async {
+        let kind = form::kind(call, request.headers())?;
+        let key = idempotency::key(request.headers())?;
+        Ok((kind, key, api.intake().read(request.into_body()).await?))
+    };
+    let (kind, key, body) = submission::counted(api, read.await)?;
     let router = api.router().clone();
     let translate = move |body| {
         let form = form::read(body, kind, max_part_bytes)?;

@@ -1,8 +1,12 @@
 //! Metrics: their names are documented, and their values are true.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use sd_engine::{Metric, MetricKind};
 use sd_http::{ApiConfig, Metrics};
 use serde_json::Value;
@@ -98,4 +102,49 @@ async fn a_worker_that_has_worked_says_so() {
 #[tokio::test]
 async fn a_worker_without_metrics_says_so() {
     assert_eq!(Worker::start().await.get("/metrics").await.status, 404);
+}
+
+/// What never reaches the engine is counted as well, and nothing twice: the engine counts on a thread of its own, which
+/// this recorder does not hear.
+#[tokio::test]
+async fn each_refused_submission_is_counted_once() {
+    let api = ApiConfig { max_body_bytes: 1 << 10, ..ApiConfig::default() };
+    let worker = Worker::with(Setup { api, ..Setup::default() }).await;
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _hearing = metrics::set_default_local_recorder(&recorder);
+    let counted = || {
+        let text = handle.render();
+        let counts = text.lines().filter_map(|line| line.strip_prefix("sd_worker_jobs_refused_total{code="));
+        let count = |line: &str| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap();
+        let code = |line: &str| line.split('"').nth(1).unwrap().to_owned();
+        counts.map(|line| (code(line), count(line))).collect::<BTreeMap<_, _>>()
+    };
+    let large = format!("{{\"prompt\": \"{}\"}}", "a".repeat(1 << 10));
+    for address in ["/v1/jobs", "/v1/images/generations", "/sdapi/v1/txt2img", "/sdapi/v1/extra-single-image"]
+    {
+        for (kind, key, body, code) in [
+            ("text/plain", "k", "{}", "unsupported_media_type"),
+            ("application/json", "a b", "{}", "invalid_request"),
+            ("application/json", "k", "{", "invalid_request"),
+            ("application/json", "k", "[", "invalid_request"),
+            ("application/json", "k", &large, "payload_too_large"),
+            // By the engine.
+            ("application/json", "k", r#"{"steps": 0}"#, ""),
+        ] {
+            let mut expected = counted();
+            if !code.is_empty() {
+                *expected.entry(code.to_owned()).or_default() += 1;
+            }
+            let request = Request::post(address).header("content-type", kind).header("idempotency-key", key);
+            let body = Full::new(Bytes::from(body.to_owned()));
+            let answer = worker.api.handle(request.body(body).unwrap()).await;
+            assert!(answer.status().is_client_error(), "{address} {code}");
+            assert_eq!(counted(), expected, "{address} {code}");
+        }
+    }
+    let expected = counted()["invalid_request"] + 1;
+    let request = Request::post("/v1/jobs?wiat=true").header("content-type", "application/json");
+    worker.api.handle(request.body(Full::new(Bytes::new())).unwrap()).await;
+    assert_eq!(counted()["invalid_request"], expected);
 }
