@@ -7,9 +7,9 @@ use thread_priority::{ThreadPriority, set_current_thread_priority};
 
 use crate::machine::{Threads, available_threads};
 
-/// The part of the processor time of the steps that previews may take. A step is to be later by two percent at most; the
-/// threads of a step wait for each other, so that what one of two loses counts twice.
-const SHARE: f64 = 0.01;
+/// The part of one core that previews may take where the steps use all cores. A step is to be later by two percent at most: its
+/// threads wait for each other, so that what one of them loses all lose, however many they are.
+const SHARE: f64 = 0.015;
 /// Shorter rests are put off until they add up.
 const SHORTEST_REST: Duration = Duration::from_millis(1);
 
@@ -17,8 +17,8 @@ const SHORTEST_REST: Duration = Duration::from_millis(1);
 ///
 /// What it takes away from the steps is bounded twice. The thread has the lowest weight that the system gives: on Linux, the
 /// scheduler leaves it 15 parts in 1039 of a core that a thread of the steps wants too (`nice` 19 beside 0). And it
-/// [rests](Self::rest): in the mean it uses no more than one percent of the processor time of the steps' threads, beside the
-/// whole cores that these leave free, and never more than one core.
+/// [rests](Self::rest): in the mean it uses no more than 1.5 percent of one core, beside the whole cores that the steps'
+/// threads leave free, and never more than one core.
 ///
 /// ```no_run
 /// # use std::sync::mpsc::Receiver;
@@ -123,8 +123,7 @@ fn share(threads: usize, machine: Threads) -> f64 {
     let cores = machine.quota.unwrap_or(f64::INFINITY).min(machine.allowed as f64);
     let threads = threads as f64;
     let free = (cores - threads).floor().max(0.0);
-    // At least something, whatever the system says of itself.
-    (free + SHARE * threads.min(cores)).clamp(SHARE / 10.0, 1.0)
+    (free + SHARE).min(1.0)
 }
 
 /// The processor time that the calling thread has used.
@@ -146,22 +145,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_percent_of_the_threads_and_what_they_leave() {
+    fn a_part_of_one_core_and_what_the_threads_leave() {
         let quota = |quota| Threads { count: 2, online: 16, allowed: 16, quota };
         let on = |allowed: usize| Threads { count: allowed, online: allowed, allowed, quota: None };
         for (threads, machine, expected) in [
-            (2, on(2), 0.02),
-            (16, on(16), 0.16),
-            (1, on(1), 0.01),
-            (64, on(64), 0.64),
+            (2, on(2), SHARE),
+            (16, on(16), SHARE),
+            (1, on(1), SHARE),
             // A core is free.
             (1, on(2), 1.0),
             (15, on(16), 1.0),
             // More threads than cores share these.
-            (8, on(2), 0.02),
+            (8, on(2), SHARE),
             // A quota is not exceeded, though cores are free.
-            (2, quota(Some(1.5)), 0.015),
-            (2, quota(Some(2.5)), 0.02),
+            (2, quota(Some(1.5)), SHARE),
+            (2, quota(Some(2.5)), SHARE),
             (2, quota(Some(3.0)), 1.0),
         ] {
             let found = share(threads, machine);
