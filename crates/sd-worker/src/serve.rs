@@ -1,5 +1,6 @@
 //! `sd-worker serve`: the jobs API on a socket, until a signal ends it.
 
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,7 +144,8 @@ async fn run_worker(
         }
     };
     let engine = match engine {
-        Ok(engine) => engine,
+        // However this ends: as the threads of the runtime, see `run`.
+        Ok(engine) => ManuallyDrop::new(engine),
         Err(failure) => {
             models.failed(failure.message.clone());
             return Err(failure);
@@ -164,10 +166,8 @@ async fn run_worker(
             drain(&router, &models, signals, reload).await
         }
     };
-    match drained {
-        Drained::Finished => engine.join().map_err(Failure::failed)?,
-        // As the threads of the runtime, see `run`.
-        _ => std::mem::forget(engine),
+    if drained == Drained::Finished {
+        ManuallyDrop::into_inner(engine).join().map_err(Failure::failed)?;
     }
     drained.into_result(args.store.is_durable())
 }
